@@ -1,27 +1,49 @@
-"""SQLite helpers of the embedded stream and online store: durable databases shared by several processes."""
+"""SQLite helpers of the embedded stream and online store: durable databases shared by several processes.
+
+A damaged file is reported in one line that names the file and what to do about it. Not every damage is an error of
+SQLite: texts that are not UTF-8 are read with replacement characters, so that their rows can be refused one by one, and
+`find_damage` checks the structure of a whole file.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from recsys.domain.errors import Unavailable
 
+DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+MAX_FAULTS = 5
+"""The number of faults that `find_damage` returns for a file."""
 
-def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connection:
+MOVE = "stop all processes, move the file away with its -wal and -shm files, and "
+"""The first half of the advice for a damaged file."""
+
+ADVICE = {
+    "stream": f"{MOVE}start them again: events that no worker had processed are lost, except those in the spool; the "
+    "event log keeps the others",
+    "online store": f"{MOVE}run `mainstay rebuild`, which derives a new one from the event log",
+    "control plane": f"{MOVE}restore a backup, or what `sqlite3 FILE .recover` can still read",
+}
+"""Kind of database -> what to do about a damaged file."""
+
+
+def open_database(path: str, schema: str, timeout_s: float, kind: str) -> sqlite3.Connection:
     """Open a database in autocommit mode; create the file and its folder if they are missing.
 
     timeout_s  maximum time that a write waits for a write of another process
+    kind       a key of `ADVICE`
 
     The connection may be used by any thread, but the caller must lock it. Readers continue during writes (WAL mode),
     and committed transactions survive a power cut (synchronous=FULL). Raises Unavailable.
     """
-    with map_sqlite_errors(path):
+    with map_sqlite_errors(path, kind):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        connection.text_factory = lambda text: text.decode(errors="replace")
         try:
             use_wal(connection)  # like the schema, with the long timeout: processes may start at the same time
             connection.execute("PRAGMA synchronous = FULL")
@@ -50,12 +72,38 @@ def use_wal(connection: sqlite3.Connection | sqlite3.Cursor, timeout_s: float = 
 
 
 @contextmanager
-def map_sqlite_errors(path: str) -> Iterator[None]:
-    """Convert SQLite errors to Unavailable."""
+def map_sqlite_errors(path: str, kind: str) -> Iterator[None]:
+    """Convert SQLite errors to Unavailable. The message about a damaged file says what to do (`ADVICE[kind]`)."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
-        raise Unavailable(f"{path}: {error}") from error
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+        raise Unavailable(damage_line(path, kind, error) if is_damage(error) else f"{path}: {error}") from error
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Return whether SQLite reports with this error that a file is damaged or no database.
+
+    If the error names a table whose name is damaged, Python raises UnicodeDecodeError instead.
+    """
+    return isinstance(error, UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGE_CODES
+
+
+def damage_line(path: str, kind: str, fault: object) -> str:
+    """Return a line about a damaged file: its name, what is wrong, and what to do."""
+    return f"{kind} {path} is damaged ({str(fault).splitlines()[0]}): {ADVICE[kind]}"
+
+
+def find_damage(path: str) -> list[str]:
+    """Return what `PRAGMA integrity_check` finds wrong with a file, at most `MAX_FAULTS`; empty for a missing file."""
+    if not Path(path).exists():
+        return []
+    try:
+        with closing(sqlite3.connect(path, timeout=30.0)) as connection:
+            connection.text_factory = lambda text: text.decode(errors="replace")
+            faults = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({MAX_FAULTS})")]
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return [str(error)]
+    return [] if faults == ["ok"] else faults
 
 
 @contextmanager

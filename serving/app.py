@@ -189,7 +189,7 @@ def _control_plane(settings: Settings, clock: Callable[[], float]) -> tuple[Cont
     database = connect(settings.control_url)
 
     def prepare() -> None:
-        with map_db_errors():
+        with map_db_errors(database):
             migrate(database)
 
     return ControlPlane(database, clock), prepare

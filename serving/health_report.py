@@ -16,6 +16,7 @@ def health_report(services: Services) -> Health:
         "catalog": _catalog(services),
         "targets": _targets(services),
         "policies": _policies(services),
+        "event_log": _part(services.pollers["event_log"].error, "no damaged files"),
     }
     if services.embedding_poller is not None:
         parts["content"] = _embeddings(services)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from features.events.dead_letters import DeadLetterCounter
 from features.state.quarantine import quarantined
+from recsys.domain.errors import Unavailable
 from recsys.guidance.solver.solve import warm
 from serving.change_publisher import ChangePublisher
 from serving.pages.live_metrics import MEASURE_EVERY_S, MEASURE_SHARE
@@ -38,6 +39,7 @@ def build_pollers(services: Services) -> dict[str, Poller]:
         Poller("stream", _stream_check(services), STREAM_EVERY_S),
         Poller("dead_letters", lambda: metrics.dead_letters.set(letters.refresh()), BACKLOG_EVERY_S),
         Poller("quarantine", _quarantine_count(services), BACKLOG_EVERY_S),
+        Poller("event_log", _damaged_files_check(services), BACKLOG_EVERY_S),
         Poller("targets", services.targets.step, TARGETS_EVERY_S),
         Poller("engine", warm, threading.TIMEOUT_MAX),  # runs once, so that no page waits for compilation
         Poller("model", services.model_poller.step, max(MODEL_EVERY_S, poll_s)),
@@ -55,6 +57,18 @@ def _quarantine_count(services: Services) -> Callable[[], None]:
 
     def step() -> None:
         services.metrics.quarantined_states.set(sum(1 for _ in quarantined(services.online)))
+
+    return step
+
+
+def _damaged_files_check(services: Services) -> Callable[[], None]:
+    """Return a step that raises Unavailable with the names of the damaged files of the event log, if there are any."""
+
+    def step() -> None:
+        damaged = services.event_log.damaged
+        services.metrics.quarantined_files.set(len(damaged.quarantined()))
+        if report := damaged.report():
+            raise Unavailable(report)
 
     return step
 

@@ -93,6 +93,12 @@ class Metrics:
             registry=own,
             multiprocess_mode="livemax",
         )
+        self.quarantined_files = Gauge(
+            "mainstay_quarantined_files",
+            "Damaged files of the event log in quarantine (GET /health/ready names them)",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
         self.corrupt_states = Counter(
             "mainstay_corrupt_states",
             "Reads of a corrupt state, which were skipped, by kind of state",

@@ -32,6 +32,10 @@ class ErasureResult(BaseModel):
         "ends.",
         examples=[{"features": 2}],
     )
+    damaged_files: list[str] = Field(
+        description="Damaged files of the event log, in its quarantine, that could not be searched and may hold events "
+        "of the viewer: restore or delete them."
+    )
 
 
 @dataclass(frozen=True)
@@ -80,4 +84,5 @@ class ViewerData:
             files=report.files,
             messages_left=report.messages_left,
             unread_by_group={name: backlog.messages for name, backlog in backlogs.items()},
+            damaged_files=list(report.damaged_files),
         )

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from features.commands.flags import WORKER, with_settings
+from features.commands.output import fail
 from features.settings import Settings
+from recsys.domain.errors import Unavailable
 
 
 @with_settings(*WORKER)
@@ -33,19 +35,27 @@ def rebuild(
         return maintenance.rebuild_store(context, origin)
 
 
-@with_settings(*WORKER)
+@with_settings(*WORKER, "control")
 def verify(settings: Settings) -> int:
-    """Compare the online store with the event log.
+    """Compare the online store with the event log, and check all stored data for damage.
 
-    A worker that runs meanwhile causes differences of its own.
+    Damaged files are named with what to do: Parquet files of the event log, and the SQLite files of stream, online
+    store and control plane. A worker that runs meanwhile causes differences of its own.
 
-    Exit codes: 0 equal, 1 different, 2 usage, 3 inconclusive: only sums differ, which an erasure since the last
-    rebuild may explain.
+    Exit codes: 0 equal, 1 different or damaged, 2 usage, 3 inconclusive: only sums differ, which an erasure since the
+    last rebuild may explain.
     """
     from features.worker import maintenance
 
-    with maintenance.open_context(settings) as context:
-        return maintenance.verify_store(context)
+    is_damaged = maintenance.print_damaged_databases(settings)
+    try:
+        with maintenance.open_context(settings) as context:
+            code = maintenance.verify_store(context)
+    except Unavailable as error:
+        if not is_damaged:
+            raise
+        return fail("verify", str(error))
+    return 1 if is_damaged else code
 
 
 @with_settings(*WORKER)

@@ -31,7 +31,7 @@ def open_control(url: str, clock: Callable[[], float] = time.time) -> ControlPla
     Raises InvalidInput for any other URL and Unavailable if the database does not answer.
     """
     engine = connect(url)
-    with map_db_errors():
+    with map_db_errors(engine):
         migrate(engine)
     return ControlPlane(engine, clock)
 
@@ -71,6 +71,9 @@ def _postgres(url: URL) -> Engine:
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
+    connection.text_factory = lambda text: text.decode(
+        errors="surrogateescape"
+    )  # one damaged row must not hide the rest
     connection.isolation_level = None  # `_begin_sqlite` issues BEGIN: the driver's comes too late for a write lock
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 10000")

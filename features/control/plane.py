@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, RowMapping, Select, bindparam, desc, func, insert, select, update
 
+from features.checksum import decode_stored
 from features.control import tables
 from features.control.rows import AuditRow, Change, Outlet, PolicyVersion, PublishedPolicy, StoredItem
 from features.control.target_overrides import TargetOverrides
 from features.control.transactions import WriteTransaction, read_tx, write_tx
-from recsys.domain.errors import Conflict, InvalidInput, NotFound
+from recsys.domain.errors import Conflict, DamagedData, InvalidInput, NotFound
 from recsys.domain.item import Item
 from recsys.domain.regions import ancestry
 from recsys.messages import message
 
+logger = logging.getLogger(__name__)
 _CHUNK = 500  # ids per IN list: SQLite takes at most 32,766 parameters, and short lists keep plans cached
+
+_names = TypeAdapter(dict[str, str])
 
 
 class ControlPlane:
@@ -84,15 +90,29 @@ class ControlPlane:
             tx.connection.execute(update(tables.items).where(tables.items.c.id == bindparam("key")), updated)
 
     def items_since(self, revision: int, limit: int = 1000) -> list[StoredItem]:
-        """Return at most `limit` items that changed after `revision`, in the order of their last change."""
-        query = (
-            select(tables.items.c.revision, tables.items.c.body)
-            .where(tables.items.c.revision > revision)
-            .order_by(tables.items.c.revision)
-            .limit(limit)
-        )
+        """Return at most `limit` items that changed after `revision`, in the order of their last change.
+
+        Items whose rows are damaged are left out and logged.
+        """
+        items: list[StoredItem] = []
         with read_tx(self._engine) as connection:
-            return [StoredItem.read(row.revision, row.body) for row in connection.execute(query)]
+            while (missing := limit - len(items)) > 0:
+                query = (
+                    select(tables.items.c.revision, tables.items.c.id, tables.items.c.body)
+                    .where(tables.items.c.revision > revision)
+                    .order_by(tables.items.c.revision)
+                    .limit(missing)
+                )
+                rows = connection.execute(query).all()
+                for row in rows:
+                    try:
+                        items.append(StoredItem.read(row.revision, row.body))
+                    except DamagedData as error:
+                        logger.error("control plane: item %s is damaged; put it again: %s", ascii(row.id), error)
+                if len(rows) < missing:
+                    break
+                revision = rows[-1].revision
+        return items
 
     def item(self, item_id: str) -> StoredItem:
         """Return one item. Raises NotFound."""
@@ -119,7 +139,9 @@ class ControlPlane:
         """Return the outlets that changed after a revision, parents before children."""
         query = select(tables.outlets).where(tables.outlets.c.revision > since).order_by(tables.outlets.c.code)
         with read_tx(self._engine) as connection:
-            return [Outlet(row.code, json.loads(row.name), row.revision) for row in connection.execute(query)]
+            return [
+                Outlet(row.code, _outlet_name(row.code, row.name), row.revision) for row in connection.execute(query)
+            ]
 
     @staticmethod
     def _register(tx: WriteTransaction, codes: Iterable[str]) -> None:
@@ -262,6 +284,15 @@ class ControlPlane:
                     return expected
                 expected, previous = expected + 1, row.hash
         return None
+
+
+def _outlet_name(code: str, text: str) -> dict[str, str]:
+    """Return the name in this JSON text; empty if it is damaged."""
+    try:
+        return decode_stored(text, _names.validate_json)
+    except DamagedData as error:
+        logger.error("control plane: the name of outlet %s is damaged; set it again: %s", ascii(code), error)
+        return {}
 
 
 def _active_policies() -> Select[tuple[str, int, str, str, int]]:

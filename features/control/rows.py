@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from features.checksum import decode_stored
 from recsys.domain.item import Item
 
 Change = Literal["created", "updated", "unchanged"]
@@ -22,8 +23,8 @@ class StoredItem:
 
     @classmethod
     def read(cls, revision: int, body: str) -> StoredItem:
-        """Return the item in this JSON text."""
-        return cls(revision, Item.model_validate_json(body))
+        """Return the item in this JSON text. Raises DamagedData."""
+        return cls(revision, decode_stored(body, Item.model_validate_json))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from features.control import tables
 from features.control.rows import AuditRow
+from features.sqlite import damage_line, is_damage
 from recsys.domain.errors import Unavailable
 
 
@@ -49,7 +50,7 @@ class WriteTransaction:
 @contextmanager
 def write_tx(engine: Engine, at: float) -> Iterator[WriteTransaction]:
     """Open a write transaction, which commits as a whole or not at all. Raises Unavailable if there is no answer."""
-    with map_db_errors(), engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with map_db_errors(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
         tx = WriteTransaction(connection, at)
         yield tx
         tx.close()
@@ -58,15 +59,21 @@ def write_tx(engine: Engine, at: float) -> Iterator[WriteTransaction]:
 @contextmanager
 def read_tx(engine: Engine) -> Iterator[Connection]:
     """Open a read transaction. Raises Unavailable if the database does not answer."""
-    with map_db_errors(), engine.connect() as connection, connection.begin():
+    with map_db_errors(engine), engine.connect() as connection, connection.begin():
         yield connection
 
 
 @contextmanager
-def map_db_errors() -> Iterator[None]:
-    """Turn the driver's errors about an unreachable or overloaded database into Unavailable."""
+def map_db_errors(engine: Engine | None = None) -> Iterator[None]:
+    """Turn the driver's errors about an unreachable, overloaded or damaged database into Unavailable.
+
+    engine  names the file in the message about a damaged one
+    """
     try:
         yield
-    except (DBAPIError, TimeoutError) as error:
+    except (DBAPIError, TimeoutError, UnicodeDecodeError) as error:
+        if is_damage(fault := getattr(error, "orig", error)):
+            path = (engine.url.database if engine else None) or "database"
+            raise Unavailable(damage_line(path, "control plane", fault)) from error
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise Unavailable(f"control plane: {cause}") from error

@@ -11,19 +11,20 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from features.checksum import decode_sealed, seal
 from features.embeddings.encoder import Encoder, EncoderError, NoEncoder, text_of
 from features.state.keys import VECTORS
 from features.state.online.port import OnlineStore
 from recsys.domain.catalog import Catalog
 from recsys.domain.embeddings import Content
-from recsys.domain.errors import Unavailable
+from recsys.domain.errors import DamagedData, Unavailable
 from recsys.domain.item import Item
 from recsys.domain.types import F32
 
@@ -135,10 +136,11 @@ class EmbeddingRefresher:
         """Load stored vectors; return the rows that the store has no vector for."""
         missing = []
         for row, raw in zip(rows, self._store.get([self._key(self._pending[row]) for row in rows]), strict=True):
-            if raw is None or len(raw) != 2 * self._encoder.dimensions:
+            vector = None if raw is None else _decode_vector(raw, self._encoder.dimensions)
+            if vector is None:
                 missing.append(row)
             else:
-                self._store_vector(row, np.frombuffer(raw, np.float16))
+                self._store_vector(row, vector)
         return missing
 
     def _encode(self, catalog: Catalog, rows: Sequence[int]) -> None:
@@ -148,7 +150,7 @@ class EmbeddingRefresher:
         errors: dict[str, str] = {}
         self._encode_by_halves(texts, vectors, errors)
         probe_error = self._probe_error() if errors else None
-        self._store.put({self._key(text): vector.tobytes() for text, vector in vectors.items()})
+        self._store.put({self._key(text): seal(vector.tobytes()) for text, vector in vectors.items()})
         for row in rows:
             text = self._pending[row]
             if text in vectors:
@@ -201,6 +203,14 @@ class EmbeddingRefresher:
     def _key(self, text: str) -> str:
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
         return f"{VECTORS}{{{digest}}}:{self._encoder.name}"
+
+
+def _decode_vector(raw: bytes, dimensions: int) -> F16 | None:
+    """Return the stored vector; None if it is damaged or of another length, so that it is encoded again."""
+    with suppress(DamagedData):
+        vector = decode_sealed(raw, lambda body: np.frombuffer(body, np.float16))
+        return vector if len(vector) == dimensions else None
+    return None
 
 
 @contextmanager

@@ -161,9 +161,13 @@ def read_dead_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None
 
 def _decode_dead_letter(message: Message) -> DeadLetter:
     try:
-        return msgspec.json.decode(message.value, type=DeadLetter)
-    except ValueError as error:  # written by another application
+        if message.damaged:
+            raise ValueError("the stored message is damaged: its checksum does not match")
+        dead_letter = msgspec.json.decode(message.value, type=DeadLetter)
+        b64decode(dead_letter.raw, validate=True)
+    except ValueError as error:  # damaged, or written by another application
         return to_dead_letter(message, f"not a dead letter: {error}")
+    return dead_letter
 
 
 def replayed_at(stream: Stream, topic: str) -> dict[bytes, float]:

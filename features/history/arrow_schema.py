@@ -44,6 +44,10 @@ _SIMPLE_COLUMNS = [name for name in SCHEMA.names if name not in _OFFSET_COLUMNS 
 _SCREENS = {screen.value: screen for screen in Screen}
 
 
+WRITER_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
+"""Options of the Parquet writer. Pages have checksums for readers that do not know the checksum of the whole file."""
+
+
 def table_of(logged: Sequence[LoggedEvent]) -> pa.Table:
     """Return the events as a table with the columns of `SCHEMA`."""
     events = [entry.event for entry in logged]

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +21,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from features.history import files
-from features.history.arrow_schema import SCHEMA, with_all_columns
+from features.history.arrow_schema import SCHEMA, WRITER_OPTIONS, with_all_columns
 from features.history.event_log import REWRITING, WRITING, EventLog, create_view
 from recsys.domain.errors import Unavailable
 
@@ -51,13 +52,20 @@ def compact(log: EventLog, min_files: int = 2, wait: bool = False) -> Compaction
             done: set[Path] = set()
             while folder := next((day for day in files.days(log.directory) if day not in done), None):
                 done.add(folder)  # a merge moves events of other days into later folders, which are visited later
-                parts = sorted(folder.glob("*.parquet"))
-                if len(parts) >= max(min_files, 2) or (len(parts) == 1 and _spans_days(parts[0])):
+                if parts := _parts_to_merge(log, folder, min_files):
                     before += len(parts)
                     after += len(_merge(log, parts))
     except (OSError, duckdb.Error, pa.ArrowException) as error:
         raise Unavailable(f"event log {log.directory}: {error}") from error
     return CompactionResult(before, after)
+
+
+def _parts_to_merge(log: EventLog, folder: Path, min_files: int) -> list[Path]:
+    """Return the intact files of a day if they should be merged, else none. Damaged files move to the quarantine."""
+    parts = sorted(folder.glob("*.parquet"))
+    if len(parts) >= max(min_files, 2) or (len(parts) == 1 and _spans_days(parts[0])):
+        return [part for part in parts if log.damaged.is_intact(part, recheck=True)]
+    return []
 
 
 def _spans_days(part: Path) -> bool:
@@ -68,18 +76,16 @@ def _spans_days(part: Path) -> bool:
 def _merge(log: EventLog, parts: Sequence[Path]) -> list[Path]:
     """Write the rows of these files into one file per day, then delete the files."""
     digest = hashlib.blake2b("\n".join(part.name for part in parts).encode(), digest_size=8).hexdigest()
-    written = []
+    name, written = f"{files.COMPACTED_PREFIX}{digest}-{parts[0].parent.name[4:]}", []
     with duckdb.connect() as database:
         create_view(database, [str(part) for part in parts], log.erasures.all())
         for day in _days(database):
-            name = f"{files.COMPACTED_PREFIX}{digest}-{parts[0].parent.name[4:]}{files.UNTIL}{day}.parquet"
-            file = files.folder_of(log.directory, day) / name
-            files.write(file, lambda out, day=day: _write_day(out, database, day))  # type: ignore[misc]
-            written.append(file)
+            folder, fill = files.folder_of(log.directory, day), partial(_write_day, database=database, day=day)
+            written.append(files.write_checksummed(folder, name, day, fill))
     files.sync(log.directory)
     for part in parts:
         if part not in written:
-            part.unlink()
+            part.unlink(missing_ok=True)  # a reader may have found it damaged in the meantime
     files.sync(parts[0].parent)
     return written
 
@@ -96,7 +102,7 @@ def _write_day(out: IO[bytes], database: duckdb.DuckDBPyConnection, day: date) -
         QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY "at", source, "offset"
     """
     rows = database.sql(query, params={"since": since, "until": since + 86_400.0})
-    with pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(out, SCHEMA, **WRITER_OPTIONS) as writer:
         for batch in rows.to_arrow_reader(ROWS):
             writer.write_table(with_all_columns(pa.Table.from_batches([batch])), row_group_size=ROWS)
 
@@ -105,7 +111,7 @@ def purge(log: EventLog, viewer_id: str) -> int:
     """Rewrite every file that contains erased events of this viewer; return the number of these files.
 
     `log.erasures` must contain the erasure. On return no file of the log contains the viewer's id, except in events
-    after the erasure. Raises Unavailable.
+    after the erasure. Damaged files are moved to the quarantine and not searched. Raises Unavailable.
     """
     try:
         with files.locked(log.directory, WRITING):  # earlier writers are done, and later ones see the erasure
@@ -116,7 +122,8 @@ def purge(log: EventLog, viewer_id: str) -> int:
             for draft in log.directory.glob(f"day=*/.{files.COMPACTED_PREFIX}*{files.DRAFT}"):
                 draft.unlink(missing_ok=True)
             erased_at = log.erasures.erased_at(viewer_id)
-            parts = [part for part in files.list_files(log.directory) if _has_erased_events(part, viewer_id, erased_at)]
+            intact = log.damaged.without_damaged(files.list_files(log.directory))
+            parts = [part for part in intact if _has_erased_events(part, viewer_id, erased_at)]
             for part in parts:
                 _merge(log, [Path(part)])
     except (OSError, duckdb.Error, pa.ArrowException) as error:

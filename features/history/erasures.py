@@ -1,5 +1,8 @@
 """Erasures of viewers: one line per erasure, with a hash of the viewer id, in a file of the event log.
 
+Each line, and each copy in the online store, begins with its checksum. A damaged line is restored from the copy, and a
+damaged copy from the line.
+
 An event of an erased viewer that the server received at the time of the erasure or earlier is dropped wherever it
 appears: in the stream, in a spool, in a dead letter, in a file of the log that is being written. A viewer who returns
 later under the same id is a new viewer. The hash of a guessable id reveals the id to anyone who guesses it, so viewer
@@ -9,16 +12,19 @@ ids should be random.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from features.checksum import decode_sealed, seal
 from features.state.keys import ERASURES
 from features.state.online.port import OnlineStore
 from features.state.votes import LoggedEvent
-from recsys.domain.errors import Unavailable
+from recsys.domain.errors import DamagedData, Unavailable
 
 FILE_NAME = "erased.jsonl"
 """File of the erasures. The online store holds copies, which survive the loss of the log."""
@@ -37,7 +43,8 @@ class Erasure(msgspec.Struct, frozen=True):
     had_data: bool = True
 
 
-_decoder = msgspec.json.Decoder(Erasure)
+_decode = msgspec.json.Decoder(Erasure).decode
+logger = logging.getLogger(__name__)
 
 
 def viewer_hash(viewer_id: str) -> str:
@@ -71,7 +78,7 @@ class ErasureList:
 
     def add(self, hash_: str, at: float, had_data: bool = True) -> None:
         """Add an erasure; it is durable on return. Raises Unavailable."""
-        line = b"\n" + msgspec.json.encode(Erasure(hash_, at, had_data)) + b"\n"  # a new line even after a torn write
+        line = b"\n" + _encode(Erasure(hash_, at, had_data)) + b"\n"  # a new line even after a torn write
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -102,9 +109,20 @@ class ErasureList:
         return [logged for logged in events if logged.event.at > erased.get(viewer_hash(logged.event.viewer_id), -1.0)]
 
     def sync_with(self, online: OnlineStore) -> None:
-        """Copy missing erasures from the online store to the file, and from the file to the store."""
-        stored = {key.removeprefix(ERASURES): _decoder.decode(raw) for key, raw in online.scan(ERASURES)}
-        local = self.all()
+        """Copy missing erasures from the online store to the file, and from the file to the store.
+
+        A copy that is damaged, and of which the file has no line, counts as an erasure of this moment: the viewer's
+        data must not come back.
+        """
+        local, stored = self.all(), dict[str, Erasure]()
+        for key, raw in online.scan(ERASURES):
+            hash_ = key.removeprefix(ERASURES)
+            try:
+                stored[hash_] = decode_sealed(raw, _decode)
+            except DamagedData as error:
+                logger.error("online store: the copy of an erasure, %s, is damaged and written again: %s", key, error)
+                if hash_ not in local:
+                    self.add(hash_, time.time())
         for hash_, erasure in stored.items():
             if erasure.at > local.get(hash_, -1.0):
                 self.add(hash_, erasure.at, erasure.had_data)
@@ -112,22 +130,25 @@ class ErasureList:
         if missing:
             with_data = self.with_data()
             copies = {hash_: Erasure(hash_, at, hash_ in with_data) for hash_, at in missing.items()}
-            online.put({ERASURES + hash_: msgspec.json.encode(copy) for hash_, copy in copies.items()})
+            online.put({ERASURES + hash_: _encode(copy) for hash_, copy in copies.items()})
+
+
+def _encode(erasure: Erasure) -> bytes:
+    return seal(msgspec.json.encode(erasure))
 
 
 def _read(lines: bytes) -> tuple[dict[str, float], dict[str, float]]:
     """Return the latest erasure time of each hash, and the same for erasures with data.
 
-    A line torn by a crash is skipped: its writer never reported success.
+    A line that is damaged or was torn by a crash is skipped. The writer of a torn line never reported success.
     """
     erased: dict[str, float] = {}
     with_data: dict[str, float] = {}
-    for line in lines.splitlines():
-        if line.strip():
-            try:
-                erasure = _decoder.decode(line)
-            except msgspec.DecodeError:
-                continue
-            for times in (erased, with_data) if erasure.had_data else (erased,):
-                times[erasure.viewer_hash] = max(erasure.at, times.get(erasure.viewer_hash, -1.0))
+    for line in filter(None, lines.split(b"\n")):
+        try:
+            erasure = decode_sealed(line, _decode)
+        except DamagedData:
+            continue
+        for times in (erased, with_data) if erasure.had_data else (erased,):
+            times[erasure.viewer_hash] = max(erasure.at, times.get(erasure.viewer_hash, -1.0))
     return erased, with_data

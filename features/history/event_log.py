@@ -8,7 +8,8 @@ next to the compacted file that contains it. A client may also have sent an even
 * `by_offset` returns each offset of a source once, in offset order, with duplicate events (for the fold, which drops
   duplicates itself and records their offsets).
 
-Neither returns erased events (`features.history.erasures`).
+Neither returns erased events (`features.history.erasures`), nor the events of damaged files
+(`features.history.damaged_files`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from features.events.schema import LATEST
 from features.history import files
-from features.history.arrow_schema import SCHEMA, logged_events, table_of, with_all_columns
+from features.history.arrow_schema import SCHEMA, WRITER_OPTIONS, logged_events, table_of, with_all_columns
+from features.history.damaged_files import DamagedFiles
 from features.history.erasures import ErasureList
 from features.history.log_epochs import LogEpochs
 from features.state.votes import LoggedEvent
@@ -66,6 +68,7 @@ class EventLog:
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.erasures, self.epochs = ErasureList(self.directory), LogEpochs(self.directory)
+        self.damaged = DamagedFiles(self.directory)
 
     def append(self, source: str, first: int, last: int, events: Sequence[LoggedEvent]) -> None:
         """Write the events of one source (`features.history.log_epochs`) whose batch covered offsets `first`..`last`.
@@ -79,11 +82,7 @@ class EventLog:
             with files.locked(self.directory, WRITING, shared=True):
                 events = self.erasures.without_erased(events)  # under the lock, so that no erasure is in progress
                 if events:
-                    file = self._file(source, first, last, events)
-                    if not file.exists():
-                        table = table_of(events)
-                        files.write(file, lambda out: pq.write_table(table, out, compression="zstd"))
-                    files.sync(file.parent)
+                    self._write(_name(source, first, last), events)
                     files.sync(self.directory)
         except OSError as error:
             raise Unavailable(f"event log {self.directory}: {error}") from error
@@ -142,11 +141,13 @@ class EventLog:
 
         setup  statements that run first, for temporary tables that the queries share
 
-        If a compaction removes a file before DuckDB reads it, the files are listed again.
+        If a compaction removes a file before DuckDB reads it, the files are listed again. Damaged files are left out.
         """
+        is_retry = False
         for _ in range(TRIES):
             paths = self.files(since, until)
             try:
+                paths = self.damaged.without_damaged(paths, recheck=is_retry)
                 with duckdb.connect() as database:
                     if paths:
                         create_view(database, paths, self.erasures.all())
@@ -160,7 +161,9 @@ class EventLog:
                     ]
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 if all(Path(path).exists() for path in paths):
-                    raise Unavailable(f"event log {self.directory}: {error}") from error
+                    if is_retry:  # not a file that was damaged after its verification
+                        raise Unavailable(f"event log {self.directory}: {error}") from error
+                    is_retry = True
         raise Unavailable(f"event log {self.directory}: files changed during each of {TRIES} read attempts")
 
     def files(self, since: float = 0.0, until: float = FOREVER) -> list[str]:
@@ -168,11 +171,21 @@ class EventLog:
         earliest = str(files.day_of(min(max(since, _DAY_S), FOREVER)) - MARGIN)
         return files.list_files(self.directory, earliest, "~" if until >= FOREVER else str(files.day_of(until)))
 
-    def _file(self, source: str, first: int, last: int, events: Sequence[LoggedEvent]) -> Path:
+    def _write(self, name: str, events: Sequence[LoggedEvent]) -> None:
+        """Write the events to a file of this name, unless an intact one exists."""
         times = [logged.event.at for logged in events]
-        source_name = quote(source, safe="").replace("%2F", "-")
-        name = f"{source_name}-{first:020}-{last:020}{files.UNTIL}{files.day_of(max(times))}.parquet"
-        return files.folder_of(self.directory, files.day_of(min(times))) / name
+        folder, until = files.folder_of(self.directory, files.day_of(min(times))), files.day_of(max(times))
+        existing = folder.glob(f"{name}{files.CHECKSUM}*{files.UNTIL}{until}.parquet")
+        if not any(self.damaged.is_intact(file) for file in existing):
+            table = table_of(events)
+            files.write_checksummed(folder, name, until, lambda out: pq.write_table(table, out, **WRITER_OPTIONS))
+        files.sync(folder)
+
+
+def _name(source: str, first: int, last: int) -> str:
+    """Return the beginning of the name of a file with these offsets of a source."""
+    source_name = quote(source, safe="").replace("%2F", "-")
+    return f"{source_name}-{first:020}-{last:020}"
 
 
 def create_view(database: duckdb.DuckDBPyConnection, paths: Sequence[str], erased: Mapping[str, float]) -> None:

@@ -1,8 +1,9 @@
 """The files of the event log: names, listing, atomic writes and locks.
 
-`day=2026-01-31/viewer-events-0-…100-…199-until-2026-01-31.parquet` holds one batch of one source; its folder and name
-give the days of its oldest and newest event, and its offsets. `day=2026-01-31/whole-….parquet` is a compacted file.
-Locks are `flock` locks on files in the directory; they end with the process that holds them.
+`day=2026-01-31/viewer-events-0-…100-…199-crc1a2b3c4d-until-2026-01-31.parquet` holds one batch of one source. Its
+folder and name give the days of its oldest and newest event, its offsets, and the checksum of its content
+(`features.history.damaged_files`). `day=2026-01-31/whole-….parquet` is a compacted file. Locks are `flock` locks on
+files in the directory; they end with the process that holds them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO
 
-UNTIL = "-until-"
+from features.checksum import file_checksum
+
+CHECKSUM, UNTIL = "-crc", "-until-"
 COMPACTED_PREFIX = "whole-"
 DRAFT = ".tmp"
 
@@ -72,6 +75,27 @@ def write(file: Path, fill: Callable[[IO[bytes]], object]) -> None:
     finally:
         draft.unlink(missing_ok=True)
     sync(file.parent)
+
+
+def write_checksummed(folder: Path, name: str, until: date, fill: Callable[[IO[bytes]], object]) -> Path:
+    """Write a file as `write` does, with the checksum of its content in its name; return its path.
+
+    name   the part of the file name before the checksum
+    until  day of the newest event
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{name}.{os.getpid()}{DRAFT}"
+    try:
+        with draft.open("wb") as out:
+            fill(out)
+            out.flush()
+            os.fsync(out.fileno())
+        file = folder / f"{name}{CHECKSUM}{file_checksum(draft)}{UNTIL}{until}.parquet"
+        draft.rename(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(folder)
+    return file
 
 
 def sync(folder: Path) -> None:

@@ -4,22 +4,24 @@ A broker that was wiped assigns its offsets again, under a new identity. States 
 names the epoch as well: partitions of the first log are "topic/0", those of the second "topic~001/0", and so on, which
 sorts by time as text. The first epoch has no number, so sources that were stored before epochs existed remain valid.
 
-The list is stored twice: in the online store, together with the offsets, and in a file of the event log. If one copy
-is lost, it is restored from the other.
+The list is stored in the online store, next to the offsets that it explains, and in a file of the event log, whose
+sources it names. Both begin with a checksum. A list that is lost or damaged in one place is restored from the other.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
+from features.checksum import decode_sealed, seal
 from features.history import files
 from features.state.keys import LOG_EPOCHS
 from features.state.online.port import OnlineStore
-from recsys.domain.errors import Conflict, Unavailable
+from recsys.domain.errors import Conflict, DamagedData, Unavailable
 
 FILE_NAME = "log_epochs.json"
 
@@ -34,8 +36,9 @@ class LogEpoch(msgspec.Struct, frozen=True):
     partitions: int
 
 
-_decoder = msgspec.json.Decoder(tuple[LogEpoch, ...])
-_file_decoder = msgspec.json.Decoder(dict[str, tuple[LogEpoch, ...]])
+_decode = msgspec.json.Decoder(tuple[LogEpoch, ...]).decode
+_decode_file = msgspec.json.Decoder(dict[str, tuple[LogEpoch, ...]]).decode
+logger = logging.getLogger(__name__)
 
 
 def log_name(topic: str, number: int) -> str:
@@ -62,7 +65,10 @@ def epoch_partitions(online: OnlineStore, topic: str, partitions: int) -> list[s
 
     `partitions` is the number of partitions of the current log.
     """
-    epochs = _read_store(online, topic)[1] or (LogEpoch("", partitions),)
+    _, epochs = _read_store(online, topic)
+    if epochs is None:
+        raise Unavailable(f"online store: {LOG_EPOCHS}{topic} is damaged; running workers restore it within minutes")
+    epochs = epochs or (LogEpoch("", partitions),)
     return [
         epoch_partition(log_name(topic, number), partition)
         for number, epoch in enumerate(epochs)
@@ -94,17 +100,24 @@ class LogEpochs:
         """Copy the epochs from the event log to a store that is being rebuilt. Raises Unavailable."""
         local = self._read_file().get(topic)
         if local:
-            online.put({LOG_EPOCHS + topic: msgspec.json.encode(local)})
+            online.put({LOG_EPOCHS + topic: seal(msgspec.json.encode(local))})
+
+    def repair(self, online: OnlineStore, topic: str) -> None:
+        """Restore the list in the store from the file if it is damaged. Raises Unavailable."""
+        if _read_store(online, topic)[1] is None:
+            self.restore(online, topic)
 
     def _record(self, online: OnlineStore, topic: str, epoch: LogEpoch) -> tuple[LogEpoch, ...]:
         """Add this epoch to the list in store and file; return the list. The store resolves concurrent additions."""
         local = self._read_file().get(topic, ())
         for _ in range(TRIES):
             raw, stored = _read_store(online, topic)
-            epochs = _merge(topic, local, stored)
+            epochs = _merge(topic, local, stored or ())
             if _epoch_number(epochs, epoch) is None:
                 epochs = (*epochs, epoch)
-            if epochs == stored or not online.compare_and_set({LOG_EPOCHS + topic: (raw, msgspec.json.encode(epochs))}):
+            if epochs == stored or not online.compare_and_set(
+                {LOG_EPOCHS + topic: (raw, seal(msgspec.json.encode(epochs)))}
+            ):
                 self._write(topic, epochs)
                 return epochs
         raise Unavailable(f"{LOG_EPOCHS}{topic}: another writer changed it during each of {TRIES} attempts")
@@ -115,26 +128,32 @@ class LogEpochs:
             with files.locked(self._directory, _LOCK_NAME):
                 local = self._read_file()
                 if len(epochs) > len(local.get(topic, ())):
-                    content = msgspec.json.encode({**local, topic: epochs})
+                    content = seal(msgspec.json.encode({**local, topic: epochs}))
                     files.write(self._directory / FILE_NAME, lambda out: out.write(content))
         except OSError as error:
             raise Unavailable(f"{self._directory / FILE_NAME}: {error}") from error
 
     def _read_file(self) -> dict[str, tuple[LogEpoch, ...]]:
+        """Return the list of each topic; empty if the file is damaged, and is then restored from the online store."""
         try:
-            return _file_decoder.decode((self._directory / FILE_NAME).read_bytes())
+            return decode_sealed((self._directory / FILE_NAME).read_bytes(), _decode_file)
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.DecodeError) as error:
+        except DamagedData as error:
+            logger.error("event log: %s is damaged: %s", self._directory / FILE_NAME, error)
+            return {}
+        except OSError as error:
             raise Unavailable(f"{self._directory / FILE_NAME}: {error}") from error
 
 
-def _read_store(online: OnlineStore, topic: str) -> tuple[bytes | None, tuple[LogEpoch, ...]]:
+def _read_store(online: OnlineStore, topic: str) -> tuple[bytes | None, tuple[LogEpoch, ...] | None]:
+    """Return the stored bytes and the list in them; None if they are damaged."""
     raw = online.get([LOG_EPOCHS + topic])[0]
     try:
-        return raw, () if raw is None else _decoder.decode(raw)
-    except msgspec.DecodeError as error:
-        raise Unavailable(f"{LOG_EPOCHS}{topic}: {error}") from error
+        return raw, () if raw is None else decode_sealed(raw, _decode)
+    except DamagedData as error:
+        logger.error("online store: %s%s is damaged: %s", LOG_EPOCHS, topic, error)
+        return raw, None
 
 
 def _epoch_number(epochs: Sequence[LogEpoch], epoch: LogEpoch) -> int | None:

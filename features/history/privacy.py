@@ -6,7 +6,8 @@ An erasure has the following steps. Each step can be interrupted and repeated.
    reader of the log returns the viewer's earlier events, and no worker and no rebuild folds or appends them.
 2. The viewer's state and quarantined states are deleted from the online store. A worker that was folding the viewer
    notices the erasure after its write, deletes the state and refolds its batch (`features.worker.worker`).
-3. Every file of the log that contains events of the viewer is rewritten without them.
+3. Every file of the log that contains events of the viewer is rewritten without them. Damaged files cannot be searched;
+   the report names them, so that they can be deleted.
 4. The viewer's messages are deleted from the stream, with their dead letters, where the stream supports it (SQLite) and
    as far as every consumer group has processed them. A message about the viewer under another key is found by its dead
    letter. A message that is not folded yet leaves no dead letter when it is processed.
@@ -58,12 +59,14 @@ class ErasureReport:
     events         number of events in the log
     files          number of files of the log that were rewritten
     messages_left  number of messages left in the stream; None if the stream keeps all until their retention ends
+    damaged_files  damaged files of the log, in quarantine, that could not be searched and may hold events of the viewer
     """
 
     had_state: bool
     events: int
     files: int
     messages_left: int | None = None
+    damaged_files: tuple[str, ...] = ()
 
 
 def export_viewer(
@@ -75,6 +78,7 @@ def export_viewer(
     {"corrupt_state": ...}  bytes of a corrupt state, in base64, with the cause
     {"dead_letter": ...}    a dead letter of the viewer in this topic, if the stream is given
     {"event": ...}          an event of the log as a CloudEvent, with its `source` and `offset`
+    {"damaged_file": ...}   the name of a damaged file of the log, whose events are missing here
     """
     key = viewer_key(viewer_id)
     raw = online.get([key])[0]
@@ -101,6 +105,7 @@ def export_viewer(
     for entry in logged_events(with_all_columns(log.query(_VIEWER_EVENTS, {"viewer": viewer_id}))):
         event = msgspec.Raw(encode(entry.event, checked=True))  # accepted once, so not validated against today's rules
         yield msgspec.json.encode({"event": event, "source": entry.source, "offset": entry.offset}) + b"\n"
+    yield from (msgspec.json.encode({"damaged_file": path.name}) + b"\n" for path in log.damaged.quarantined())
 
 
 def erase_viewer(
@@ -132,4 +137,5 @@ def erase_viewer(
     if stream is not None and (retention := stream.retention) is not None:
         messages_left = retention.delete_key(topic, viewer_id, [group])
         messages_left += delete_dead_letters(stream, retention, topic, viewer_id, [group])
-    return ErasureReport(was_online, events, files, messages_left)
+    damaged_files = tuple(path.name for path in log.damaged.quarantined())
+    return ErasureReport(was_online, events, files, messages_left, damaged_files)

@@ -1,36 +1,37 @@
-"""State <-> bytes: one version byte, then MessagePack; and the keys of states in the online store.
+"""State <-> bytes, and the keys of states in the online store.
 
-Bytes that do not decode are *corrupt* (StateError) and may be quarantined (`features.state.quarantine`). A state of a
-*newer* version (NewerState), found after a deployment was rolled back, must be left unchanged. To distinguish the two,
-bytes with a newer version number whose body is exactly what this engine writes count as corrupt in their first byte.
+A stored state is a version byte, the CRC-32 of the body with the version as its initial value (four bytes,
+little-endian), and the body in MessagePack. All versions share this frame. A wrong checksum means that the bytes are
+*corrupt* (StateError), whatever version they name; they may be quarantined (`features.state.quarantine`). Bytes of a
+*newer* version with a correct checksum (NewerState), found after a deployment was rolled back, must be left unchanged.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import struct
+from typing import TypeVar
+from zlib import crc32
 
 import msgspec
 
+from features.checksum import decode_stored
 from features.state.keys import ITEMS, VIEWERS
-from recsys.domain.errors import MainstayError
+from recsys.domain.errors import DamagedData
 from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import ViewerState
 
 VERSION = 1
 """Version of all states. It increases whenever the byte format changes, and only then."""
 
-VERSIONS = 32
-"""All versions, present and future, are below this number; a larger first byte means corruption."""
-
-_MARK = bytes([VERSION])
+_FRAME = struct.Struct("<BI")  # version, checksum
 _encoder = msgspec.msgpack.Encoder()
 _viewer = msgspec.msgpack.Decoder(ViewerState)
 _item = msgspec.msgpack.Decoder(ItemState)
 S = TypeVar("S")
 
 
-class StateError(MainstayError):
-    """Bytes in the online store do not decode as a state of the version that this engine reads."""
+class StateError(DamagedData):
+    """Bytes in the online store are damaged, or not the state of their key in the version that this engine reads."""
 
 
 class NewerState(StateError):
@@ -47,6 +48,15 @@ def item_key(item_id: str, source: str) -> str:
     return f"{ITEMS}{{{item_id}}}:{source}"
 
 
+def item_of_key(key: str) -> str:
+    """Return the item of a key that `item_key` returned.
+
+    >>> item_of_key(item_key("a}:b", "topic/0"))
+    'a}:b'
+    """
+    return key.removeprefix(f"{ITEMS}{{").rpartition("}:")[0]
+
+
 def encode_viewer(state: ViewerState) -> bytes:
     """Return the bytes of a viewer's state; equal histories give equal bytes."""
     return encode_state(state)
@@ -59,7 +69,23 @@ def encode_item(state: ItemState) -> bytes:
 
 def encode_state(state: object) -> bytes:
     """Return the bytes of any state: a msgspec structure or a dataclass."""
-    return _MARK + _encoder.encode(state)
+    return frame(_encoder.encode(state))
+
+
+def frame(body: bytes, version: int = VERSION) -> bytes:
+    """Return the body after its version and checksum."""
+    return _FRAME.pack(version, _checksum(version, body)) + body
+
+
+def unframe(raw: bytes) -> tuple[int, memoryview]:
+    """Return the version and the body of framed bytes. Raises StateError."""
+    if len(raw) < _FRAME.size:
+        raise StateError(f"the state has only {len(raw)} bytes")
+    version, checksum = _FRAME.unpack_from(raw)
+    body = memoryview(raw)[_FRAME.size :]
+    if checksum != _checksum(version, body):
+        raise StateError("the checksum of the state does not match")
+    return version, body
 
 
 def decode_viewer(raw: bytes) -> ViewerState:
@@ -74,16 +100,14 @@ def decode_item(raw: bytes) -> ItemState:
 
 def decode_state(raw: bytes, decoder: msgspec.msgpack.Decoder[S]) -> S:
     """Return the state in these bytes. Raises StateError, and NewerState for a state of a newer version."""
-    if raw[:1] != _MARK:
-        if _MARK < raw[:1] < bytes([VERSIONS]):
-            if _is_written_by_us(raw[1:], decoder):
-                raise StateError(f"corrupt version byte {raw[0]}: the body is a state of version {VERSION}")
-            raise NewerState(f"the state has version {raw[0]}; this engine reads version {VERSION}")
-        raise StateError(f"the state has version {raw[:1].hex() or 'none'}; this engine reads version {VERSION}")
+    version, body = unframe(raw)
+    if version != VERSION:
+        error = NewerState if version > VERSION else StateError
+        raise error(f"the state has version {version}; this engine reads version {VERSION}")
     try:
-        return decoder.decode(memoryview(raw)[1:])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise StateError(f"the state cannot be decoded: {error}") from error
+        return decode_stored(body, decoder.decode)
+    except DamagedData as error:
+        raise StateError(str(error)) from error
 
 
 def viewer_at(key: str, raw: bytes) -> ViewerState:
@@ -102,9 +126,5 @@ def item_at(key: str, raw: bytes) -> ItemState:
     return state
 
 
-def _is_written_by_us(body: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> bool:
-    """Return whether these bytes are exactly what this engine writes for the state that the decoder reads from them."""
-    try:
-        return _encoder.encode(decoder.decode(body)) == body
-    except (msgspec.DecodeError, RecursionError):
-        return False
+def _checksum(version: int, body: bytes | memoryview) -> int:
+    return crc32(body, version)

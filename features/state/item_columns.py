@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import nlargest
 from itertools import count, pairwise, repeat
 
 import numpy as np
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
-from features.state.codec import item_at
+from features.state.codec import item_at, item_of_key
+from features.state.frozen_items import freeze_rows
 from features.state.item_fold import event_screen, update_fast_decay
 from features.state.keys import ITEMS
 from features.state.online.port import OnlineStore
@@ -195,13 +196,28 @@ class _Regions:
 
 
 def read_stats(
-    store: OnlineStore, catalog: Catalog, now: float, corrupt_states: CorruptStateCounter = _corrupt_states
+    store: OnlineStore,
+    catalog: Catalog,
+    now: float,
+    corrupt_states: CorruptStateCounter = _corrupt_states,
+    previous: ItemStats | None = None,
 ) -> ItemStats:
-    """Return the counts of all items in the online store, summed over shards. Corrupt states are skipped and counted.
+    """Return the counts of all items in the online store, summed over shards. Raises Unavailable.
 
-    Raises Unavailable.
+    Corrupt states are counted. Their items keep the counts of `previous`, the last result for this catalog or for one
+    with fewer rows; without it, the corrupt shards are left out.
     """
-    columns = ItemColumns(catalog)
-    decoded = (corrupt_states.decode(key, raw, item_at) for key, raw in store.scan(ITEMS))
-    columns.merge(state for state in decoded if state is not None)
-    return columns.at(now)
+    columns, corrupt_keys = ItemColumns(catalog), list[str]()
+
+    def decoded() -> Iterator[ItemState]:
+        for key, raw in store.scan(ITEMS):
+            if (state := corrupt_states.decode(key, raw, item_at)) is not None:
+                yield state
+            else:
+                corrupt_keys.append(key)
+
+    columns.merge(decoded())
+    stats = columns.at(now)
+    rows = (catalog.row_of.get(item_of_key(key)) for key in corrupt_keys)
+    frozen = [row for row in rows if row is not None]
+    return stats if previous is None or not frozen else freeze_rows(stats, previous, frozen)

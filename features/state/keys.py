@@ -14,6 +14,9 @@ COUNTS = "count:"
 TRAFFIC = "traffic:"
 """Attention by hour, one key per placement, region, day and log partition."""
 
+PACING = "pacing:"
+"""Pacing states of exposure targets, written by serving."""
+
 QUARANTINE = "quarantine:"
 """Corrupt states in quarantine."""
 

@@ -49,6 +49,7 @@ def run_worker(settings: Settings, until_idle_s: float | None = None) -> int:
 
         def retain() -> None:
             apply_retention(stream, settings, time.time())
+            log.epochs.repair(online, settings.topic)
             reporter.report(time.time())
 
         with closing(worker), _stop_on_signals() as stop, background_compaction(log, retain):

@@ -29,10 +29,11 @@ from features.state.online.connect import open_online
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.state.quarantine import CorruptState, quarantined
+from features.worker.damage import damaged_databases
 from features.worker.lagging_groups import DELETE_HINT, delete_group, describe, list_groups
 from features.worker.rebuild import from_log, from_stream, rebuild
 from features.worker.rebuild_fence import rebuild_started_at
-from features.worker.verify import find_differences, replay_log
+from features.worker.verify import find_damaged_values, find_differences, replay_log
 from features.worker.worker import Worker
 from recsys.domain.decay import DAY_S
 
@@ -119,9 +120,17 @@ def rebuild_store(context: CommandContext, origin: Literal["log", "stream"]) -> 
     took_s = time.monotonic() - start
     if origin == "stream":
         _report_discarded(context)
+    _report_damaged_files(context.log)
     skipped = f", {unreadable:,} unreadable messages skipped" if unreadable else ""
     print(f"rebuilt from {events:,} events of the {origin}{skipped} in {took_s:.1f} s: {events / took_s:,.0f} a second")
     return 0
+
+
+def _report_damaged_files(log: EventLog) -> bool:
+    """Print which files of the event log are damaged; return whether there are any."""
+    if report := log.damaged.report():
+        print(f"event log: the events of damaged files are left out: {report}", file=sys.stderr)
+    return report is not None
 
 
 def _report_discarded(context: CommandContext) -> None:
@@ -147,7 +156,7 @@ def verify_store(context: CommandContext) -> int:
 
     Return 0 when they are equal, 1 when not, and EXIT_INCONCLUSIVE when only sums of items and audiences differ and a
     viewer was erased since the last rebuild: the store keeps an erased viewer's contributions until a rebuild.
-    Raises Unavailable.
+    Return 1 as well when values are damaged that no replay shows, or files of the event log. Raises Unavailable.
     """
     replay, now = MemoryStore(), time.time()
     incomplete = {state.key: state.at for state in quarantined(context.online) if not state.repaired}
@@ -164,12 +173,25 @@ def verify_store(context: CommandContext) -> int:
         if differences <= MAX_LISTED:
             note = f"; quarantined and restarted empty at {rfc3339(incomplete[key])}" if key in incomplete else ""
             print(f"{key}\t{difference}{note}")
+    for key, fault in find_damaged_values(context.online):
+        differences += 1
+        print(f"{key}\t{fault}")
     print(f"{differences:,} differences against {events:,} events of the log")
+    if _report_damaged_files(context.log):
+        return 1
     if erased and sums:
         print(f"{sums:,} of them concern items and audiences and are inconclusive: they may stem from {erased:,} "
               "viewers erased since the last rebuild; rebuild and verify again")  # fmt: skip
         return 1 if differences > sums else EXIT_INCONCLUSIVE
     return 1 if differences else 0
+
+
+def print_damaged_databases(settings: Settings) -> bool:
+    """Print a line for each damaged SQLite file; return whether there are any."""
+    lines = damaged_databases(settings)
+    for line in lines:
+        print(line)
+    return bool(lines)
 
 
 def list_quarantine(context: CommandContext) -> int:
@@ -198,6 +220,7 @@ def export(context: CommandContext, viewer_id: str) -> int:
     topic = context.settings.topic
     for line in export_viewer(context.log, context.online, viewer_id, stream=context.stream, topic=topic):
         sys.stdout.write(line.decode())
+    _report_damaged_files(context.log)
     return 0
 
 
@@ -215,6 +238,10 @@ def erase(context: CommandContext, viewer_id: str) -> int:
     )
     state = "the state" if report.had_state else "no state"
     print(f"erased {state} and {report.events:,} events; rewrote {report.files:,} files of the event log")
+    if report.damaged_files:
+        names = ", ".join(report.damaged_files)
+        print(f"{len(report.damaged_files):,} damaged files of the event log were not searched and may hold events of "
+              f"the viewer; delete them from {context.log.damaged.folder}: {names}")  # fmt: skip
     if report.messages_left is None:
         print("the broker keeps the viewer's messages until its retention deletes them; the workers ignore them")
     elif report.messages_left and retention is not None:

@@ -8,18 +8,20 @@ store byte for byte. A marker stays in the store until the rebuild has finished:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from features.events.dead_letters import DeadLetter
 from features.events.stream.port import Message, Stream
 from features.history.event_log import EventLog
-from features.state.codec import decode_item, decode_viewer
+from features.state.codec import StateError, decode_item, decode_viewer
 from features.state.exposure_counts import is_stale
 from features.state.fold import FOREVER
-from features.state.keys import COUNTS, ITEMS, REBUILD_IN_PROGRESS, REBUILD_STARTED, TRAFFIC, VIEWERS
+from features.state.keys import COUNTS, ITEMS, REBUILD_IN_PROGRESS, TRAFFIC, VIEWERS
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard
 from features.state.votes import LoggedEvent
+from features.worker.rebuild_fence import mark_rebuilt
 from features.worker.worker import Worker, decode_messages
 from recsys.domain.decay import is_expired
 
@@ -50,8 +52,7 @@ def rebuild(
     events = refold(worker, sources, report)
     expire_idle(online, now, ttl_s, item_ttl_s)
     discard(online)
-    online.put({REBUILD_STARTED: repr(now).encode()})
-    online.delete([REBUILD_IN_PROGRESS])
+    mark_rebuilt(online, now)
     return events
 
 
@@ -124,19 +125,21 @@ def clear_store(online: OnlineStore) -> None:
 def expire_idle(online: OnlineStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER) -> None:
     """Delete viewers and items that have expired at unix second `now`, and traffic too old to forecast from.
 
-    Raises Unavailable, StateError.
+    Raises Unavailable.
     """
     for prefix in (VIEWERS, ITEMS, TRAFFIC):
         _delete(online, (key for key, raw in online.scan(prefix) if is_idle(prefix, raw, now, ttl_s, item_ttl_s)))
 
 
 def is_idle(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -> bool:
-    """Return whether the online store may have dropped this state by unix second `now`. Raises StateError."""
-    if prefix == VIEWERS:
-        return is_expired(decode_viewer(raw).at, now, ttl_s)
-    if prefix == ITEMS:
-        return is_expired(decode_item(raw).at, now, item_ttl_s)
-    return prefix == TRAFFIC and is_stale(raw, now)
+    """Return whether the online store may have dropped this state by unix second `now`; False for a corrupt state."""
+    with suppress(StateError):
+        if prefix == VIEWERS:
+            return is_expired(decode_viewer(raw).at, now, ttl_s)
+        if prefix == ITEMS:
+            return is_expired(decode_item(raw).at, now, item_ttl_s)
+        return prefix == TRAFFIC and is_stale(raw, now)
+    return False
 
 
 def _delete(online: OnlineStore, keys: Iterator[str]) -> None:

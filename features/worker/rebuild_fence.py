@@ -15,9 +15,12 @@ not distinguished either. `mainstay verify` compares the store with the log; a r
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from features.checksum import decode_sealed, seal
 from features.state.keys import REBUILD_IN_PROGRESS, REBUILD_STARTED
 from features.state.online.port import OnlineStore
-from recsys.domain.errors import Unavailable
+from recsys.domain.errors import DamagedData, Unavailable
 
 
 def is_rebuild_in_progress(online: OnlineStore) -> bool:
@@ -28,10 +31,18 @@ def is_rebuild_in_progress(online: OnlineStore) -> bool:
 def rebuild_started_at(online: OnlineStore) -> float:
     """Return when the last finished rebuild of this store began, in unix seconds; -inf for never.
 
-    Raises Unavailable.
+    The result is -inf as well if the marker is damaged. Raises Unavailable.
     """
     raw = online.get([REBUILD_STARTED])[0]
-    return float("-inf") if raw is None else float(raw)
+    with suppress(DamagedData):
+        return float("-inf") if raw is None else decode_sealed(raw, float)
+    return float("-inf")
+
+
+def mark_rebuilt(online: OnlineStore, started_at: float) -> None:
+    """Record that a rebuild which began at this unix second has finished. Raises Unavailable."""
+    online.put({REBUILD_STARTED: seal(repr(started_at).encode())})
+    online.delete([REBUILD_IN_PROGRESS])
 
 
 class RebuildFence:

@@ -9,7 +9,7 @@ as duplicates. Therefore:
 * Viewers are refolded without the current batch. It is folded into them next and counts for items again, whose offsets
   keep its events from counting twice.
 * If the end of such a batch may still be delivered in a later step, the refolded item, count or traffic state is not
-  marked as repaired.
+  marked as repaired. No state is while the log has damaged files, whose events are missing.
 
 A state of a newer version is not touched: the worker stops.
 """
@@ -160,6 +160,8 @@ class StateRepairer:
     ) -> None:
         now = self._clock()
         repaired = {key for key in refolded if key.startswith(VIEWERS) or _source(key) not in self._incomplete_sources}
+        if self._log.damaged.quarantined():  # the log lacks events
+            repaired = set()
         corrupt = [
             CorruptState(key, str(error), now, key in repaired, values[key] or b"") for key, error in errors.items()
         ]

@@ -366,6 +366,8 @@ def decode_messages(messages: Iterable[Message], log: str) -> tuple[list[LoggedE
     events, dead_letters = [], []
     for message in messages:
         try:
+            if message.damaged:
+                raise EventError("the stored message is damaged: its checksum does not match")
             event = decode(message.value)
             if event.viewer_id != message.key:  # otherwise two workers would write one viewer's state
                 raise EventError(f"the message key is {ascii(message.key)[:60]}, but the viewer is {event.viewer_id}")

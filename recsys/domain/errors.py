@@ -10,6 +10,7 @@ MainstayError
  ├── NotFound               an item, outlet, placement or policy version that does not exist
  ├── Conflict               a write that lost a race or repeats a version number
  ├── BundleError            model bytes that must not be served (truncated, altered, wrong shape, NaN, pickled)
+ ├── DamagedData            stored bytes that changed since they were written; a copy or a log may repair them
  └── Unavailable            a store, stream or registry that does not respond; the caller may retry later
 """
 
@@ -194,6 +195,10 @@ class Conflict(MainstayError):
 
 class BundleError(MainstayError):
     """Model bytes that must not be served."""
+
+
+class DamagedData(MainstayError):
+    """Stored bytes that are not those that were written: their checksum or their format is wrong."""
 
 
 class Unavailable(MainstayError):

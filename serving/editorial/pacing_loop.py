@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from features.state.codec import StateError, decode_state, encode_state
+from features.state.codec import NewerState, StateError, decode_state, encode_state
 from features.state.exposure_counts import DeliveryCount, read_counts, read_traffic
+from features.state.keys import PACING
 from features.state.online.port import CasEntry, OnlineStore
+from features.state.quarantine import CorruptState, quarantine
 from recsys.domain.errors import Finding, Unavailable
 from recsys.domain.placement import Placement
 from recsys.domain.query import Query
@@ -33,7 +35,6 @@ from recsys.pacing.tracker import DeliveryCounts, DeliveryStatus, PacingState, T
 from serving.prometheus import Metrics
 from serving.snapshot.holders import Snapshot, SnapshotHolder
 
-PACING_PREFIX = "pacing:"
 FORECAST_EVERY_S = 60.0
 
 _decoder = msgspec.msgpack.Decoder(PacingState)
@@ -41,7 +42,7 @@ _decoder = msgspec.msgpack.Decoder(PacingState)
 
 def pacing_key(target: str) -> str:
     """Return the key of the pacing state of a target (`outlet/control`) in the online store."""
-    return f"{PACING_PREFIX}{{{target}}}"
+    return f"{PACING}{{{target}}}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class PacingLoop:
     _states: dict[str, PacingState] = field(default_factory=dict)
     _raw_states: Mapping[str, bytes | None] = field(default_factory=dict)  # stored bytes, for compare-and-set
     _unreadable: Mapping[str, str] = field(default_factory=dict)  # target -> why its state or counts cannot be decoded
+    _damaged: frozenset[str] = frozenset()  # targets whose stored state is damaged and has to be replaced
     _forecast_fault: str = ""
 
     def step(self) -> None:
@@ -118,7 +120,7 @@ class PacingLoop:
             delivery = self._counts.get(key, DeliveryCount(key))
             count = delivery_counts(delivery)
             new_state, delivery_status = advance(target, state, count, self._forecast(key, state, count), now, override)
-            if new_state != stored_state and key not in targets_ahead:
+            if (new_state != stored_state or key in self._damaged) and key not in targets_ahead:
                 self._states[key] = new_state = replace(new_state, revision=snapshot.revision)
                 changed[pacing_key(key)] = (self._raw_states.get(key), encode_state(new_state))
             running[key] = TrackedTarget(
@@ -146,12 +148,16 @@ class PacingLoop:
         values = self.online.get([pacing_key(key) for key in keys])
         self._counts = counts
         states: dict[str, PacingState] = {}
+        damaged: dict[str, CorruptState] = {}
         for key, value in zip(keys, values, strict=True):
             try:
                 if value is not None:
                     states[key] = decode_state(value, _decoder)
-            except StateError as error:
+            except NewerState as error:
                 unreadable[key] = str(error)
+            except StateError as error:
+                damaged[key] = CorruptState(pacing_key(key), str(error), now, key in self.running, value or b"")
+        states |= self._replace_damaged({key: entry for key, entry in damaged.items() if key in origins})
         self._states, self._unreadable, self._raw_states = states, unreadable, dict(zip(keys, values, strict=True))
         if origins.keys() - self._forecasts.keys() or now - self._forecast_at >= FORECAST_EVERY_S:
             self._forecast_at, self._forecast_fault = now, ""
@@ -161,6 +167,17 @@ class PacingLoop:
             except (Unavailable, StateError) as error:
                 self._forecasts = {key: self._forecasts.get(key) for key in origins}
                 self._forecast_fault = str(error)
+
+    def _replace_damaged(self, damaged: Mapping[str, CorruptState]) -> dict[str, PacingState]:
+        """Quarantine damaged states and return the states of this process that replace them.
+
+        A target that this process has not tracked yet begins again from its counts. Raises Unavailable.
+        """
+        quarantine(self.online, damaged.values())
+        if damaged:
+            self.metrics.corrupt_states.labels("pacing").inc(len(damaged))
+        self._damaged = frozenset(damaged)
+        return {key: self.running[key].state for key in damaged if key in self.running}
 
     def _targets_ahead(self, revision: int) -> set[str]:
         """Return the targets whose states were written at a later control plane revision than this process serves.

@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from features.state.codec import StateError
 from recsys.domain.errors import (
     BundleError,
     Conflict,
+    DamagedData,
     EventError,
     Finding,
     InvalidInput,
@@ -65,7 +65,7 @@ STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor class in this
     NotFound: 404,
     Conflict: 409,
     BundleError: 503,
-    StateError: 503,
+    DamagedData: 503,
     Unavailable: 503,
 }
 

@@ -110,7 +110,8 @@ class SnapshotHolder:
     def poll_stats(self) -> None:
         """Read the item statistics and update the snapshot. Raises Unavailable."""
         catalog = self.current.catalog
-        stats = read_stats(self._online, catalog, self._clock(), self._corrupt_states)
+        previous = self.current.stats
+        stats = read_stats(self._online, catalog, self._clock(), self._corrupt_states, previous)
         with self._update_lock:
             self._update("stats", replace(self.current, stats=stats))
 

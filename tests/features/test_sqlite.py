@@ -17,7 +17,7 @@ def test_concurrent_first_opens_of_a_database_all_succeed(tmp_path: Path) -> Non
 
     def write(path: str, key: int) -> None:
         gate.wait()
-        with closing(open_database(path, SCHEMA, timeout_s=5.0)) as db:
+        with closing(open_database(path, SCHEMA, timeout_s=5.0, kind="stream")) as db:
             db.execute("INSERT INTO state VALUES (?)", (key,))
 
     gate = threading.Barrier(N_WRITERS)
@@ -28,5 +28,5 @@ def test_concurrent_first_opens_of_a_database_all_succeed(tmp_path: Path) -> Non
             writer.start()
         for writer in writers:
             writer.join()
-        with closing(open_database(path, SCHEMA, timeout_s=5.0)) as db:
+        with closing(open_database(path, SCHEMA, timeout_s=5.0, kind="stream")) as db:
             assert db.execute("SELECT count(*) FROM state").fetchone() == (N_WRITERS,)

@@ -31,13 +31,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A delivered message."""
+    """A delivered message. `damaged` means that its bytes are not those that were published."""
 
     topic: str
     partition: int
     offset: int
     key: str
     value: bytes
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,32 +15,37 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from urllib.parse import quote
 
+from features.checksum import seal, unseal
 from features.events.stream import sqlite_retention
 from features.events.stream.partitioner import has_shrunk, partition_of
 from features.events.stream.port import Backlog, Message, Record, Retention, ValueFilter
-from features.events.stream.sqlite_retention import DELETED_KEY, PRESENT_CONDITION, TIME_INDEX_INTERVAL_S
-from features.sqlite import map_sqlite_errors, open_database, transaction
-from recsys.domain.errors import Conflict, Unavailable
+from features.events.stream.sqlite_checksums import DELETED_KEY, commit_checksum, committed_offsets, message_checksum
+from features.events.stream.sqlite_retention import PRESENT_CONDITION, TIME_INDEX_INTERVAL_S
+from features.sqlite import damage_line, map_sqlite_errors, open_database, transaction
+from recsys.domain.errors import Conflict, DamagedData, Unavailable
 
 _SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS topic (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS message (
-  topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL
+  topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+  checksum INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS message_place ON message (topic, partition, "offset");
 CREATE TABLE IF NOT EXISTS done (
   topic TEXT NOT NULL, consumers TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL,
-  PRIMARY KEY (topic, consumers, partition)
+  checksum INTEGER NOT NULL, PRIMARY KEY (topic, consumers, partition)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS identity (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
 """
     + sqlite_retention.SCHEMA
 )
 _READ = f"""
-SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? AND {PRESENT_CONDITION}
+SELECT "offset", coalesce(CAST(key AS TEXT), ''), coalesce(CAST(value AS BLOB), x''), checksum
+FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? AND {PRESENT_CONDITION}
 ORDER BY "offset" LIMIT ?
 """
+_KIND = "stream"
 _BUSY_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.02
 
@@ -51,7 +56,7 @@ class SqliteStream:
     def __init__(self, path: str, partitions: int = 4, clock: Callable[[], float] = time.time) -> None:
         self._path, self._partitions, self._clock = path, partitions, clock
         self._lock = threading.Lock()
-        self._db = open_database(path, _SCHEMA, _BUSY_TIMEOUT_S)
+        self._db = open_database(path, _SCHEMA, _BUSY_TIMEOUT_S, _KIND)
         self._partition_counts: dict[str, int] = {}
         self._indexed_at: dict[tuple[str, int], float] = {}  # when the write time was last indexed
 
@@ -65,7 +70,7 @@ class SqliteStream:
         if not records:
             return {}
         partitions = self.partitions(topic)
-        with self._lock, map_sqlite_errors(self._path), transaction(self._db):
+        with self._lock, map_sqlite_errors(self._path, _KIND), transaction(self._db):
             ends: dict[int, int] = {}
             starts: dict[int, int] = {}
             rows = []
@@ -75,8 +80,9 @@ class SqliteStream:
                 if offset is None:
                     offset = starts[partition] = self._log_end_offset(topic, partition)
                 ends[partition] = offset + 1
-                rows.append((topic, partition, offset, record.key, record.value))
-            self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", rows)
+                checksum = message_checksum(topic, partition, offset, record.key, record.value)
+                rows.append((topic, partition, offset, record.key, record.value, checksum))
+            self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)", rows)
             indexed = self._index_write_time(topic, starts)
         self._indexed_at |= indexed  # after the commit, so that a rollback leaves it unchanged
         return {partition: end - 1 for partition, end in ends.items()}
@@ -87,13 +93,13 @@ class SqliteStream:
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
         """Read messages of one partition from an offset on."""
-        with self._lock, map_sqlite_errors(self._path):
+        with self._lock, map_sqlite_errors(self._path, _KIND):
             return _read(self._db, topic, partition, offset, limit)
 
     def partitions(self, topic: str) -> int:
         """Return the number of partitions of a topic, creating it if it is missing."""
         if topic not in self._partition_counts:
-            with self._lock, map_sqlite_errors(self._path), transaction(self._db):
+            with self._lock, map_sqlite_errors(self._path, _KIND), transaction(self._db):
                 self._db.execute("INSERT OR IGNORE INTO topic VALUES (?, ?)", (topic, self._partitions))
                 row = self._db.execute("SELECT partitions FROM topic WHERE name = ?", (topic,)).fetchone()
                 self._partition_counts[topic] = int(row[0])
@@ -103,44 +109,50 @@ class SqliteStream:
         """Return the identity of the file that is now at the path, which may have been replaced since it was opened."""
         if not os.path.exists(self._path):
             raise Unavailable(f"{self._path} no longer exists")
-        with closing(open_database(self._path, _SCHEMA, _BUSY_TIMEOUT_S)) as db, map_sqlite_errors(self._path):
+        with (
+            closing(open_database(self._path, _SCHEMA, _BUSY_TIMEOUT_S, _KIND)) as db,
+            map_sqlite_errors(self._path, _KIND),
+        ):
             if (row := db.execute("SELECT id FROM identity").fetchone()) is None:
                 with transaction(db):
-                    db.execute("INSERT OR IGNORE INTO identity VALUES (1, ?)", (uuid.uuid4().hex,))
+                    sealed = seal(uuid.uuid4().hex.encode()).decode()
+                    db.execute("INSERT OR IGNORE INTO identity VALUES (1, ?)", (sealed,))
                     row = db.execute("SELECT id FROM identity").fetchone()
-            return str(row[0])
+        try:
+            return unseal(str(row[0]).encode()).decode()
+        except DamagedData as error:  # another identity would make the workers count all messages again
+            raise Unavailable(damage_line(self._path, _KIND, f"table identity: {error}")) from error
 
     def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Return why this cannot be the log that assigned these offsets: its file was deleted or replaced."""
         if not os.path.exists(self._path):
             return f"{self._path} no longer exists"
-        with self._lock, map_sqlite_errors(self._path):
+        with self._lock, map_sqlite_errors(self._path, _KIND):
             return has_shrunk(
                 topic, newest, {partition: self._log_end_offset(topic, partition) for partition in newest}
             )
 
     def committed(self, topic: str, group: str) -> Mapping[int, int]:
         """Return the last committed offset of a group, by partition."""
-        with self._lock, map_sqlite_errors(self._path):
-            sql = 'SELECT partition, "offset" FROM done WHERE topic = ? AND consumers = ?'
-            return dict(self._db.execute(sql, (topic, group)).fetchall())
+        with self._lock, map_sqlite_errors(self._path, _KIND):
+            return committed_offsets(self._db, topic, group)
 
     def oldest(self, topic: str, partition: int) -> int:
         """Return the offset of the oldest message; the log end offset if there are no messages."""
-        with self._lock, map_sqlite_errors(self._path):
+        with self._lock, map_sqlite_errors(self._path, _KIND):
             first = sqlite_retention.oldest_offset(self._db, topic, partition)
             return self._log_end_offset(topic, partition) if first is None else first
 
     def apply_retention(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
         """Delete the messages written before unix second `before` (accurate to ten minutes) that all groups passed."""
-        with map_sqlite_errors(self._path):
+        with map_sqlite_errors(self._path, _KIND):
             return sqlite_retention.apply_retention(self._db, lambda: self._lock, topic, before, groups, self._clock())
 
     def delete_key(
         self, topic: str, key: str, groups: Sequence[str] = (), value_filter: ValueFilter | None = None
     ) -> int:
         """Delete the messages of a key that all groups have passed; return how many remain."""
-        with map_sqlite_errors(self._path):
+        with map_sqlite_errors(self._path, _KIND):
             partition = partition_of(key, self.partitions(topic))
             _, remaining = sqlite_retention.delete_key(
                 self._db, lambda: self._lock, topic, partition, key, groups, value_filter
@@ -153,12 +165,12 @@ class SqliteStream:
         self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None
     ) -> Mapping[str, Backlog]:
         """Return, by group, the messages written before unix second `before` that it has not passed."""
-        with map_sqlite_errors(self._path):
+        with map_sqlite_errors(self._path, _KIND):
             return sqlite_retention.backlog(self._db, lambda: self._lock, topic, before, groups, key, self._clock())
 
     def delete_group(self, topic: str, group: str) -> bool:
         """Delete the committed offsets of a group."""
-        with closing(_member_slot(self._path, topic, group)) as slot, map_sqlite_errors(self._path):
+        with closing(_member_slot(self._path, topic, group)) as slot, map_sqlite_errors(self._path, _KIND):
             if not _claim(slot):
                 raise Conflict(f"consumer group {group} is reading {topic}: stop its members first")
             with self._lock, transaction(self._db):
@@ -198,7 +210,7 @@ class SqliteConsumer:
     def __init__(self, path: str, topic: str, group: str, partitions: int) -> None:
         self._path, self._topic, self._group = path, topic, group
         self._order = list(range(partitions))
-        self._db = open_database(path, _SCHEMA, _BUSY_TIMEOUT_S)
+        self._db = open_database(path, _SCHEMA, _BUSY_TIMEOUT_S, _KIND)
         self._slot = _member_slot(path, topic, group)
         self._position: dict[int, int] | None = None  # set when this member owns the partitions
 
@@ -206,7 +218,7 @@ class SqliteConsumer:
         """Return at most `limit` messages; empty after `timeout_s`, or while another member owns the partitions."""
         deadline = time.monotonic() + timeout_s
         while True:
-            with map_sqlite_errors(self._path):
+            with map_sqlite_errors(self._path, _KIND):
                 batch = self._next_batch(limit)
             remaining_s = deadline - time.monotonic()
             if batch or remaining_s <= 0:
@@ -215,9 +227,12 @@ class SqliteConsumer:
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Commit these offsets (inclusive); the commit is durable on return. Raises Unavailable."""
-        rows = [(self._topic, self._group, partition, offset) for partition, offset in offsets.items()]
-        with map_sqlite_errors(self._path), transaction(self._db):
-            self._db.executemany("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?)", rows)
+        rows = [
+            (self._topic, self._group, partition, offset, commit_checksum(self._topic, self._group, partition, offset))
+            for partition, offset in offsets.items()
+        ]
+        with map_sqlite_errors(self._path, _KIND), transaction(self._db):
+            self._db.executemany("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?)", rows)
 
     def close(self) -> None:
         """Leave the group; idempotent."""
@@ -228,10 +243,8 @@ class SqliteConsumer:
         if self._position is None:
             if not _claim(self._slot):
                 return []
-            rows = self._db.execute(
-                'SELECT partition, "offset" + 1 FROM done WHERE topic = ? AND consumers = ?', (self._topic, self._group)
-            )
-            self._position = dict(rows.fetchall())
+            committed = committed_offsets(self._db, self._topic, self._group)
+            self._position = {partition: offset + 1 for partition, offset in committed.items()}
         batch: list[Message] = []
         for partition in self._order:
             if len(batch) < limit:
@@ -246,7 +259,7 @@ class SqliteConsumer:
 def _member_slot(path: str, topic: str, group: str) -> sqlite3.Connection:
     """Open the file whose lock is the ownership of the group's partitions."""
     path_of_slot = f"{path}.{quote(topic, safe='')}.{quote(group, safe='')}.seat"
-    with map_sqlite_errors(path_of_slot):
+    with map_sqlite_errors(path_of_slot, _KIND):
         return sqlite3.connect(path_of_slot, timeout=0, isolation_level=None, check_same_thread=False)
 
 
@@ -263,4 +276,7 @@ def _claim(slot: sqlite3.Connection) -> bool:
 
 def _read(db: sqlite3.Connection, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
     rows = db.execute(_READ, (topic, partition, offset, DELETED_KEY, limit))
-    return [Message(topic, partition, at, key, value) for at, key, value in rows]
+    return [
+        Message(topic, partition, at, key, value, message_checksum(topic, partition, at, key, value) != checksum)
+        for at, key, value, checksum in rows
+    ]

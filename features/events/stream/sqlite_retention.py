@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from features.events.stream.port import Backlog, ValueFilter
+from features.events.stream.sqlite_checksums import DELETED_KEY, committed_offsets
 from features.sqlite import transaction
 
 TIME_INDEX_INTERVAL_S = 600.0
-DELETED_KEY = "\0gone"
 PRESENT_CONDITION = "(key != ? OR length(value) > 0)"
 """The SQL condition for messages. A tombstone has DELETED_KEY and an empty value; a message with that key has a value.
 
@@ -170,9 +170,8 @@ def _committed_by_all(db: sqlite3.Connection, topic: str, partition: int, groups
 def _group_offsets(db: sqlite3.Connection, topic: str, partition: int, groups: Sequence[str]) -> dict[str, int]:
     """Return the committed offsets of `groups` and of all groups that ever committed in this topic; -1 for none."""
     all_groups = {group for (group,) in db.execute("SELECT DISTINCT consumers FROM done WHERE topic = ?", (topic,))}
-    sql = 'SELECT consumers, "offset" FROM done WHERE topic = ? AND partition = ?'
-    committed = dict(db.execute(sql, (topic, partition)).fetchall())
-    return {group: int(committed.get(group, -1)) for group in sorted(all_groups | set(groups))}
+    names = sorted(all_groups | set(groups))
+    return {group: committed_offsets(db, topic, group).get(partition, -1) for group in names}
 
 
 def _partitions(db: sqlite3.Connection, lock: ConnectionLock, topic: str) -> list[int]:

@@ -167,7 +167,7 @@ class RedisStore:
                     answer = self._client.scan(cursor, **options, **node)
                 # a cluster returns a cursor per node
                 cursor = next(iter(answer[0].values())) if isinstance(answer[0], dict) else answer[0]
-                yield [key.decode().removeprefix(self._prefix) for key in answer[1]]
+                yield [_text(key).removeprefix(self._prefix) for key in answer[1]]
                 if int(cursor) == 0:
                     break
 
@@ -177,7 +177,7 @@ class RedisStore:
         while True:
             with self._map_errors():
                 cursor, pairs = self._client.zscan(index, cursor, count=_BATCH_KEYS)
-            entries = [(bytes(key).decode(), until) for key, until in pairs]
+            entries = [(_text(key), until) for key, until in pairs]
             yield [
                 key
                 for key, until in entries
@@ -277,6 +277,11 @@ class RedisStore:
             address = self._url.partition("://")[2].rpartition("@")[2]  # without the password
             server = "redis cluster at" if self._cluster else "redis"
             raise Unavailable(f"{server} {address}: {type(error).__name__}: {error}") from error
+
+
+def _text(key: bytes) -> str:
+    """Return a key as text. A key that is not UTF-8 is none of ours; its text is the key of no value."""
+    return bytes(key).decode(errors="replace")
 
 
 def _milliseconds(ttl_s: float) -> int:

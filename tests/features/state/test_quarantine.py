@@ -21,7 +21,7 @@ from features.events.stream.memory import MemoryStream
 from features.events.stream.sqlite import SqliteStream
 from features.history.event_log import EventLog
 from features.history.privacy import erase_viewer, export_viewer
-from features.state.codec import VERSION, VERSIONS, NewerState, StateError, item_at, viewer_at, viewer_key
+from features.state.codec import VERSION, NewerState, StateError, frame, item_at, viewer_at, viewer_key
 from features.state.exposure_counts import count_at, read_traffic, traffic_at
 from features.state.item_columns import read_stats
 from features.state.keys import COUNTS, ITEMS, LOG_EPOCHS, QUARANTINE, TRAFFIC, VIEWERS
@@ -129,7 +129,7 @@ def test_a_state_of_a_newer_version_stops_the_worker_and_stays_unchanged(tmp_pat
     events = happened(random.Random(4), 80)
     published(stream, events[:60])
     folded(stream, online, log)
-    newer = {key: bytes([VERSION + 1]) + b"an unknown format" for key in dump(online) if key.startswith(prefix)}
+    newer = {key: frame(b"an unknown format", VERSION + 1) for key in dump(online) if key.startswith(prefix)}
     online.put(newer)
     published(stream, events[60:])
     with closing(worker(stream, online, log)) as worker_, pytest.raises(NewerState) as error:
@@ -143,11 +143,12 @@ def test_a_state_of_a_newer_version_stops_the_worker_and_stays_unchanged(tmp_pat
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(READ)))
 def test_any_bytes_decode_or_raise_state_error(raw: bytes, prefix: str) -> None:
-    for mark in (b"", bytes([VERSION]), bytes([VERSION + 1])):
+    for stored in (raw, frame(raw), frame(raw, VERSION + 1)):
         try:
-            READ[prefix](f"{prefix}{{x}}", mark + raw)
+            READ[prefix](f"{prefix}{{x}}", stored)
         except NewerState:
-            assert VERSION < (mark + raw)[0] < VERSIONS
+            assert stored[0] > VERSION
+            assert stored == frame(stored[5:], stored[0])
         except StateError:
             pass
 
@@ -258,7 +259,7 @@ def test_discard_deletes_only_the_given_keys(tmp_path: Path) -> None:
 
 def test_export_contains_corrupt_states(tmp_path: Path) -> None:
     online = MemoryStore()
-    for raw in (b"?", bytes([VERSION + 1]) + b"new"):
+    for raw in (b"?", frame(b"new", VERSION + 1)):
         online.put({viewer_key("v"): raw})
         state, corrupt = [json.loads(line) for line in export_viewer(EventLog(tmp_path), online, "v")]
         assert state == {"state": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from features.state.codec import VERSION, item_key, viewer_key
+from features.state.codec import VERSION, frame, item_key, viewer_key
 from features.state.exposure_counts import traffic_key
 from features.state.quarantine import CorruptState, quarantine
 from serving.pollers import BACKLOG_EVERY_S
@@ -16,7 +16,7 @@ def test_corrupt_states_are_skipped_and_counted(serve) -> None:
         service.stock()
         corrupt = {
             viewer_key("v1"): b"\x02\xc1",
-            viewer_key("v2"): bytes([VERSION + 1]) + b"of a newer version",
+            viewer_key("v2"): frame(b"of a newer version", VERSION + 1),
             item_key("item-1", "t/0"): b"?",
             traffic_key("cn-tv-home", "cn", 3, "t/0"): b"",
         }

@@ -38,6 +38,7 @@ def test_only_editors_can_export_and_erase_a_viewer(serve) -> None:
             "events": 2,
             "files": len(log.files()),
             "messages_left": 0,
+            "damaged_files": [],
             "unread_by_group": {},
         }
         assert service.http.get("/v1/viewers/v1/export", headers=editor).text == '{"state":null}\n'

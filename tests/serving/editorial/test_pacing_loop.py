@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from features.state.codec import StateError, decode_state, encode_state
+from features.state.codec import VERSION, StateError, decode_state, encode_state, frame
 from features.state.exposure_counts import DeliveryCount, TrafficDay, count_key, traffic_key
 from features.state.online.connect import open_online
 from features.state.online.port import OnlineStore
+from features.state.quarantine import quarantined
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Unavailable
 from recsys.domain.item import Item
@@ -235,14 +236,32 @@ def test_value_that_cannot_be_decoded_stops_no_other_target(unique: str, kind: s
     good, bad = Process(store, f"{unique}a", clock), Process(store, f"{unique}b", clock)
     good.current.serving_snapshots["other"] = bad.current.serving_snapshots["cn"]
     corrupt_key = pacing_key(bad.key) if kind == "state" else count_key(bad.key, SOURCES[0])
-    store.put({corrupt_key: b"corrupt"})
+    corrupt = frame(b"corrupt", VERSION + 1) if kind == "state" else b"corrupt"  # a damaged state is replaced at once
+    store.put({corrupt_key: corrupt})
     for minute in range(1, 100):
         clock[0] = START + 60.0 * minute
         put_counts(store, good.key, 0.0, 10.0 * minute, clock[0])
         with pytest.raises(StateError, match=bad.key):
             good.loop.step()
     assert good.price > 0
-    assert store.get([corrupt_key]) == [b"corrupt"]
+    assert store.get([corrupt_key]) == [corrupt]
+
+
+def test_a_damaged_state_is_quarantined_and_replaced_in_the_next_step(store: OnlineStore, unique: str) -> None:
+    """A process that tracks the target writes its own state again; a new process begins from the counts."""
+    clock = [START]
+    process, newcomer = Process(store, unique, clock), Process(store, unique, clock)
+    run_minutes(store, [process], clock, 1, 100)
+    (intact,) = store.get([pacing_key(process.key)])
+    assert intact is not None
+    for number, loop in enumerate((process.loop, newcomer.loop), 1):
+        damaged = bytes([*intact[:9], intact[9] ^ number, *intact[10:]])
+        store.put({pacing_key(process.key): damaged})
+        loop.step()
+        if loop is process.loop:
+            assert stored_state(store, process.key) == decode_state(intact, msgspec.msgpack.Decoder(PacingState))
+        assert damaged in {entry.raw for entry in quarantined(store, pacing_key(process.key))}
+        assert loop.running[process.key].state == stored_state(store, process.key)
 
 
 def test_stop_is_in_force_after_the_next_step(unique: str) -> None:
