@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from recsys.domain.fields import STORED
 from recsys.domain.item import Item
 
 Change = Literal["created", "updated", "unchanged"]
@@ -23,7 +24,7 @@ class StoredItem:
     @classmethod
     def read(cls, revision: int, body: str) -> StoredItem:
         """Return the item in this JSON text."""
-        return cls(revision, Item.model_validate_json(body))
+        return cls(revision, Item.model_validate_json(body, context=STORED))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from recsys.domain.errors import (
     Unavailable,
     schema_fault,
 )
+from recsys.domain.fields import printable
 from recsys.messages import Message, as_message, message
 
 log = logging.getLogger("mainstay.serving")
@@ -100,7 +101,14 @@ class FindingOut:
     @classmethod
     def of(cls, finding: Finding, control: str | None = None) -> FindingOut:
         """Return a finding as the API presents it."""
-        return cls(finding.where, finding.code, finding.params, finding.message, finding.level, control)
+        return cls(
+            printable(finding.where),
+            finding.code,
+            _printable(finding.params),
+            printable(finding.message),
+            finding.level,
+            control and printable(control),
+        )
 
 
 class Problem(BaseModel):
@@ -171,9 +179,9 @@ def problem(
         "type": f"urn:mainstay:problem:{name}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": str(detail),
-        **as_message(detail).model_dump(exclude={"message"}),
-        "instance": request.url.path,
+        "detail": printable(str(detail)),
+        **_printable(as_message(detail).model_dump(exclude={"message"})),
+        "instance": printable(request.url.path),
         "findings": [asdict(finding) for finding in findings],
         **extra,
     }
@@ -238,6 +246,15 @@ def _finding(error: dict[str, Any]) -> FindingOut:
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return FindingOut.of(Finding(path.lstrip("."), schema_fault(error)))
+
+
+def _printable(value: Any) -> Any:
+    """Return the parameters of a message with all texts printable: they may repeat what a client sent."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name): _printable(member) for name, member in value.items()}
+    return [_printable(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def _kebab(name: str) -> str:
