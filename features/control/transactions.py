@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, desc, insert, select, update
-from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, TimeoutError
 
 from features.control import tables
 from features.control.rows import AuditRow
-from recsys.domain.errors import Unavailable
+from recsys.domain.errors import InvalidInput, Unavailable
+from recsys.domain.fields import printable
+from recsys.messages import message
 
 
 class WriteTransaction:
@@ -64,9 +66,18 @@ def read_tx(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def map_db_errors() -> Iterator[None]:
-    """Turn the driver's errors about an unreachable or overloaded database into Unavailable."""
+    """Turn the driver's errors into those of the domain.
+
+    A value that the database cannot hold (an integer of more than 64 bits, NUL, half of a surrogate pair, a text that
+    is too long) becomes InvalidInput; an unreachable or overloaded database becomes Unavailable.
+    """
     try:
         yield
+    except (DataError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidInput(message("value_not_storable", cause=_cause(error))) from error
     except (DBAPIError, TimeoutError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise Unavailable(f"control plane: {cause}") from error
+        raise Unavailable(f"control plane: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    return printable(str(getattr(error, "orig", None) or error).strip().splitlines()[0])

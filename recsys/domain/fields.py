@@ -78,8 +78,8 @@ def visible(text: str) -> str:
     >>> visible("public service")
     'public service'
     """
-    if found := _INVISIBLE.search(text):
-        raise InvalidValue(message("invisible_character", character=f"U+{ord(found[0]):04X}"))
+    if match := _INVISIBLE.search(text):
+        raise InvalidValue(message("invisible_character", character=f"U+{ord(match[0]):04X}"))
     if text != text.strip(" ") or "  " in text:
         raise InvalidValue(message("invisible_space"))
     return normalize(text)

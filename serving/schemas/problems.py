@@ -70,6 +70,9 @@ STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor class in this
     Unavailable: 503,
 }
 
+BODY_STATUSES = (400, 422)
+"""Error statuses that every route with a body documents: a body that is not JSON, and fields that are not valid."""
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
@@ -142,12 +145,15 @@ def _describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         schema = default_openapi()
         components = schema["components"]["schemas"]
-        if "HTTPValidationError" in components:
-            for operation in (o for methods in schema["paths"].values() for o in methods.values()):
-                for status, response in operation["responses"].items():
-                    if "application/json" in response.get("content", {}) and int(status) >= 400:
-                        response["content"] = documented(int(status))[int(status)]["content"]
-            del components["HTTPValidationError"], components["ValidationError"]
+        for operation in (o for methods in schema["paths"].values() for o in methods.values()):
+            for status, response in operation["responses"].items():
+                if "application/json" in response.get("content", {}) and int(status) >= 400:
+                    response["content"] = documented(int(status))[int(status)]["content"]
+            for status in BODY_STATUSES if "requestBody" in operation else ():
+                response = {name: part for name, part in documented(status)[status].items() if name != "model"}
+                operation["responses"].setdefault(str(status), response)
+        components.pop("HTTPValidationError", None)
+        components.pop("ValidationError", None)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -41,7 +41,9 @@ Model = TypeVar("Model", bound=BaseModel)
 def _body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI description of a body that is this model as JSON, or a policy as YAML."""
     yaml = {"schema": {"type": "string"}, "example": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
-    content = {"application/json": {"schema": model.model_json_schema(), "example": example}, "application/yaml": yaml}
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)  # the models of other routes are components of the document already
+    content = {"application/json": {"schema": schema, "example": example}, "application/yaml": yaml}
     return {"requestBody": {"required": True, "content": content}}
 
 
