@@ -34,8 +34,10 @@ def parse_json(raw: bytes) -> Any:
     return parsed
 
 
-def find_unstorable(value: object) -> str | None:
-    """Return the path of a text or name in a JSON value that no store can hold; None if there is none.
+def find_unstorable(value: object, names_only: bool = False) -> str | None:
+    """Return the path of a text in a JSON value that no store can hold; None if there is none.
+
+    names_only  look at the names of fields only
 
     >>> find_unstorable({"data": {"tags": ["a", "\\ud83d"]}}), find_unstorable(["a"])
     ('data.tags.1', None)
@@ -43,7 +45,7 @@ def find_unstorable(value: object) -> str | None:
     parts: list[tuple[str, object]] = [("", value)]
     while parts:
         path, part = parts.pop()
-        if isinstance(part, str) and not is_storable(part):
+        if isinstance(part, str) and not names_only and not is_storable(part):
             return path
         if isinstance(part, dict):
             if name := next((name for name in part if not is_storable(name)), None):

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from features.events.schema import REGION
+from features.json_text import find_unstorable
 from recsys.distribution.layouts import SLOTS_MAX
 from recsys.domain.fields import Boolean, Code, Id, Integer, Name, Text
 from recsys.domain.item import Item
 from recsys.domain.regions import MAX_REGION_LEVELS
 from recsys.guidance.receipt.receipt import Receipt
-from recsys.messages import Message
+from recsys.messages import InvalidValue, Message, message
 from serving.schemas.problems import FindingOut
 
 Region = Annotated[Code, Field(min_length=1, pattern=REGION)]
@@ -37,6 +38,14 @@ class RequestModel(BaseModel):
     """The base of request bodies and queries. Unknown fields are rejected, so that a typo is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, value: Any) -> Any:
+        """Reject names of fields that are not Unicode, which pydantic cannot report."""
+        if isinstance(value, dict) and (path := find_unstorable(value, names_only=True)) is not None:
+            raise InvalidValue(message("finding_at", where=path, finding=message("text_not_storable")))
+        return value
 
 
 # -- pages

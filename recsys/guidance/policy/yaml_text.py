@@ -197,7 +197,10 @@ def append_control(text: str, control: Mapping[str, object]) -> str | None:
         read_document(text)  # compose only text that passes this check, because libyaml recurses without a limit
     except PolicyError:
         return None
-    root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    try:
+        root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError:  # JSON that is not YAML: a pair of surrogates as escapes
+        return None
     fields = root.value if isinstance(root, yaml.MappingNode) else []
     controls = next((value for key, value in fields if key.value == "controls"), None)
     if not isinstance(controls, yaml.SequenceNode) or not controls.value:
