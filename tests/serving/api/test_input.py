@@ -17,8 +17,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy import make_url
 
 from features.state.codec import encode_viewer, viewer_key
-from recsys.domain.item import Item
+from recsys.domain.item import Item, Window
 from recsys.domain.viewer import ViewerState
+from recsys.guidance.policy.conditions import Condition, Range
+from recsys.guidance.policy.controls import PolicyModel
+from recsys.guidance.policy.schedule import Active
 from serving.schemas.resources import RequestModel
 
 EVENT = {
@@ -133,7 +136,7 @@ def test_no_text_of_a_body_can_fail_the_service(shared, broken: bytes) -> None:
 def models() -> Iterator[type[BaseModel]]:
     for name in ("serving.api.routes.policies", "serving.schemas.targets", "serving.schemas.previews"):
         import_module(name)
-    waiting: list[type[BaseModel]] = [Item, *RequestModel.__subclasses__()]
+    waiting: list[type[BaseModel]] = [Item, Window, PolicyModel, Condition, Range, Active, RequestModel]
     while waiting:
         model = waiting.pop()
         waiting += model.__subclasses__()
@@ -163,7 +166,9 @@ VALUES: list[Any] = [
 def test_no_field_of_a_body_converts_a_value() -> None:
     """A field that accepts a value keeps it as it is: texts become only times and terms, whole numbers only numbers."""
     models_ = list(models())
-    assert {"PageRequest", "AmountChange", "CloneRequest", "PublishRequest", "Item"} <= {m.__name__ for m in models_}
+    assert {"PageRequest", "AmountChange", "CloneRequest", "PublishRequest", "Item", "Quota"} <= {
+        m.__name__ for m in models_
+    }
     for model in models_:
         for name, field in model.model_fields.items():
             adapter = TypeAdapter(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +31,7 @@ controls:
 """
 
 
+@pytest.mark.timeout(4 * 3600)  # the 20,000 requests of a nightly run take most of an hour
 def test_every_generated_request_gets_a_documented_answer(serve, scaled: Callable[..., int]) -> None:
     faults: Counter[str] = Counter()
     statuses: Counter[int] = Counter()
