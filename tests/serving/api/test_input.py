@@ -118,9 +118,9 @@ def test_no_text_of_a_body_can_fail_the_service(shared, broken: bytes) -> None:
         url = re.sub(r"{\w+}", "nowhere", url)
         fields = resolved(content["schema"], document).get("properties", {})
         bodies = [{"@@": 1}]
-        bodies += [{name: "@@"} for name in fields] + [{name: {"en": "@@"}} for name in fields]
-        bodies += [{name: {"@@": "x"}} for name in fields] + [{name: ["@@"]} for name in fields]
-        example = content.get("example") or {"author": "a", "id": "b", "viewer_id": "v", "name": {}, "version": 1}
+        bodies += [{name: value} for name in fields for value in ("@@", {"en": "@@"}, {"@@": "x"})]
+        required = {"author": "a", "id": "b", "viewer_id": "v", "name": {}, "version": 1, "until": END, "amount": 1}
+        example = content.get("example") or {name: required[name] for name in required if name in fields}
         for body in bodies:
             raw = json.dumps({**example, **body}).encode().replace(b"@@", broken)
             answer = shared.http.request(method, url, content=raw, headers={"content-type": "application/json"})
