@@ -171,9 +171,9 @@ def _event_texts(body: bytes) -> Sequence[object]:
         parsed = _parsed(body)
         if isinstance(parsed, dict) and "specversion" in parsed:
             return [body]  # a single event
-        batch = _batch(parsed, "events")  # raises with a more specific finding
-        if find_unstorable(batch) is not None:
-            return batch
+        entries = _batch(parsed, "events")  # raises with a more specific finding
+        if find_unstorable(entries) is not None:
+            return entries
         raise InvalidInput("the body is not a batch", [Finding("body", "nested too deeply")]) from None
     _check_size(batch, "events")
     return [bytes(raw) for raw in batch]

@@ -175,10 +175,10 @@ def test_no_field_of_a_body_converts_a_value() -> None:
             for value in VALUES:
                 for sent in (value, [value], {"x": value}):
                     try:
-                        kept = adapter.validate_python(sent)
+                        accepted = adapter.validate_python(sent)
                     except ValidationError:
                         continue
-                    for a, b in zip(leaves(sent), leaves(kept), strict=True):
+                    for a, b in zip(leaves(sent), leaves(accepted), strict=True):
                         same = type(a) is type(b) or (type(a) is int and type(b) is float)
                         assert same or isinstance(b, datetime | StrEnum), f"{model.__name__}.{name}: {a!r} -> {b!r}"
 

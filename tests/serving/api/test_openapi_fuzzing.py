@@ -21,7 +21,7 @@ REQUESTS = 20_000
 CPU_MAX_S = 1.0
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 
-KNOWN = {"outlet": "cn", "target": "film/drama", "item_id": "item-1", "placement_id": "cn.zj-mobile-home"}
+EXISTING = {"outlet": "cn", "target": "film/drama", "item_id": "item-1", "placement_id": "cn.zj-mobile-home"}
 """Path parameters of things that exist: half of all requests use them."""
 
 TARGET = """
@@ -53,11 +53,11 @@ def test_every_generated_request_gets_a_documented_answer(serve, scaled: Callabl
 
 def send(operation: Any, base_url: str, session: requests.Session, count: int) -> list[tuple[int, list[str]]]:
     """Send `count` requests of an operation; return the status and the faults of each answer."""
-    known = {p.name: KNOWN[p.name] for p in operation.path_parameters if p.name in KNOWN}
+    existing = {p.name: EXISTING[p.name] for p in operation.path_parameters if p.name in EXISTING}
     strategies = [
         operation.as_strategy(generation_mode=mode, path_parameters=parameters)
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-        for parameters in ((None, known) if known else (None,))
+        for parameters in ((None, existing) if existing else (None,))
     ]
     answers: list[tuple[int, list[str]]] = []
 
