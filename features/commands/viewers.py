@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from features.commands.flags import WORKER, command_group, with_settings
 from features.settings import Settings
+from recsys.domain.fields import normalize
 
 viewers = command_group("viewers", "Export or erase the data of a viewer.")
 
@@ -24,7 +25,7 @@ def export(settings: Settings, viewer_id: ViewerId, /) -> int:
     from features.worker import maintenance
 
     with maintenance.open_context(settings) as context:
-        return maintenance.export(context, viewer_id)
+        return maintenance.export(context, normalize(viewer_id))
 
 
 @viewers.command
@@ -37,4 +38,4 @@ def erase(settings: Settings, viewer_id: ViewerId, /) -> int:
     from features.worker import maintenance
 
     with maintenance.open_context(settings) as context:
-        return maintenance.erase(context, viewer_id)
+        return maintenance.erase(context, normalize(viewer_id))

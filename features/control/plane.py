@@ -15,6 +15,7 @@ from features.control.rows import AuditRow, Change, Outlet, PolicyVersion, Publi
 from features.control.target_overrides import TargetOverrides
 from features.control.transactions import WriteTransaction, read_tx, write_tx
 from recsys.domain.errors import Conflict, DamagedData, InvalidInput, NotFound
+from recsys.domain.fields import is_storable, printable
 from recsys.domain.item import Item
 from recsys.domain.regions import ancestry
 from recsys.messages import message
@@ -115,7 +116,9 @@ class ControlPlane:
         return items
 
     def item(self, item_id: str) -> StoredItem:
-        """Return one item. Raises NotFound."""
+        """Return one item. Raises NotFound, also for an id that the database could not hold."""
+        if not is_storable(item_id):
+            raise NotFound(message("item_not_found", item=printable(item_id)))
         with read_tx(self._engine) as connection:
             row = connection.execute(select(tables.items).where(tables.items.c.id == item_id)).first()
         if row is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from features.checksum import decode_stored
+from recsys.domain.fields import STORED
 from recsys.domain.item import Item
 
 Change = Literal["created", "updated", "unchanged"]
@@ -24,7 +25,7 @@ class StoredItem:
     @classmethod
     def read(cls, revision: int, body: str) -> StoredItem:
         """Return the item in this JSON text. Raises DamagedData."""
-        return cls(revision, decode_stored(body, Item.model_validate_json))
+        return cls(revision, decode_stored(body, lambda text: Item.model_validate_json(text, context=STORED)))
 
 
 @dataclass(frozen=True)

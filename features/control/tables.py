@@ -54,7 +54,7 @@ publications = Table(  # append-only: the newest row of an outlet names the vers
 target_orders = Table(  # editors' overrides of running exposure targets
     "target_orders",
     metadata,
-    Column("target", String(300), primary_key=True),  # outlet/control
+    Column("target", String(400), primary_key=True),  # outlet/control, 100 + 1 + 200 characters
     Column("revision", BigInteger, nullable=False, unique=True),
     Column("body", Text, nullable=False),  # JSON: paused, stopped, amount
 )
@@ -66,7 +66,7 @@ audit = Table(  # append-only; the hash of each row covers the previous row
     Column("at", Float, nullable=False),
     Column("actor", String(200), nullable=False),
     Column("action", String(50), nullable=False),
-    Column("subject", String(200), nullable=False),
+    Column("subject", String(400), nullable=False),
     Column("detail", Text, nullable=False),  # JSON
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, desc, insert, select, update
-from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, TimeoutError
 
 from features.control import tables
 from features.control.rows import AuditRow
 from features.sqlite import damage_line, is_damage
-from recsys.domain.errors import Unavailable
+from recsys.domain.errors import InvalidInput, Unavailable
+from recsys.domain.fields import printable
+from recsys.messages import message
 
 
 class WriteTransaction:
@@ -65,15 +67,23 @@ def read_tx(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def map_db_errors(engine: Engine | None = None) -> Iterator[None]:
-    """Turn the driver's errors about an unreachable, overloaded or damaged database into Unavailable.
+    """Turn the driver's errors into those of the domain.
 
     engine  names the file in the message about a damaged one
+
+    A value that the database cannot hold (an integer of more than 64 bits, NUL, half of a surrogate pair, a text that
+    is too long) becomes InvalidInput; an unreachable, overloaded or damaged database becomes Unavailable.
     """
     try:
         yield
+    except (DataError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidInput(message("value_not_storable", cause=_cause(error))) from error
     except (DBAPIError, TimeoutError, UnicodeDecodeError) as error:
         if is_damage(fault := getattr(error, "orig", error)):
             path = (engine.url.database if engine else None) or "database"
             raise Unavailable(damage_line(path, "control plane", fault)) from error
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise Unavailable(f"control plane: {cause}") from error
+        raise Unavailable(f"control plane: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    return printable(str(getattr(error, "orig", None) or error).strip().splitlines()[0])

@@ -26,6 +26,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 from pydantic_core import from_json
 
+from features.events.client_fields import canonical, has_plain_names, require_visible_names
 from features.events.identity import event_key
 from features.events.schema import (
     CLIENT_LATEST,
@@ -36,7 +37,6 @@ from features.events.schema import (
     MAX_ENCODED_BYTES,
     PLACEMENT,
     REGION,
-    RFC3339,
     SCHEMA,
     SOURCE,
     TYPE_PREFIX,
@@ -50,6 +50,7 @@ from features.events.schema import (
 )
 from features.events.validation import instant, matches, shorten, validate
 from recsys.domain.errors import EventError, Finding
+from recsys.domain.fields import RFC3339
 
 __all__ = [
     "IMPLIED_ACTIONS",
@@ -86,20 +87,22 @@ def accept(raw: object, now: float) -> ViewerEvent:
     The event gets a new id made from its source and id (`features.events.identity`). Clients can set neither the
     server's time nor the context of an impression. Raises EventError, whose findings use the client's field names.
     """
-    parsed, at = _require_object(raw), round(now, 6)
+    parsed, at = canonical(_require_object(raw)), round(now, 6)
     try:
-        if event := _fast_event(msgspec.convert(parsed, _ClientEvent), at, {}):
-            return _check_client_event(event)
+        event = _fast_event(msgspec.convert(parsed, _ClientEvent), at, {})
     except _FALLBACK_ERRORS:
-        pass
-    return _check_client_event(validate(parsed, at))
+        event = None
+    event = event or validate(parsed, at)
+    if not has_plain_names(event, parsed["id"]):
+        require_visible_names(event, parsed["id"])
+    return _check_client_event(event)
 
 
 def accept_json(raw: bytes, now: float) -> AcceptedEvent:
     """Read an event from a client as JSON text; also return its original id and attribution token."""
     try:
         sent = _decode_client_event(raw)
-        if event := _fast_event(sent, round(now, 6), {}):
+        if (event := _fast_event(sent, round(now, 6), {})) and has_plain_names(event, sent.id):
             return AcceptedEvent(
                 _check_client_event(event), sent.id, None if sent.attributiontoken is UNSET else sent.attributiontoken
             )

@@ -9,7 +9,6 @@ readers check the patterns themselves.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
@@ -52,7 +51,6 @@ REGION = rf"^([a-z0-9_]+(\.[a-z0-9_]+){{0,{LEVELS_MAX - 1}}})?$"
 PLACEMENT = (
     r"^([a-z0-9_]+(\.[a-z0-9_]+)*-(" + "|".join(Screen) + ")-(" + "|".join(Surface) + "))?$"
 )  # empty, or OUTLET-SCREEN-SURFACE
-RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 assert set(ACTIONS) == {action for actions in IMPLIED_ACTIONS.values() for action in actions}
 

@@ -18,13 +18,13 @@ from features.events.schema import (
     CLIENT_LATEST,
     LATEST,
     LIST_MAX,
-    RFC3339,
     TYPE_PREFIX,
     Envelope,
     ViewerEvent,
     mismatch,
 )
 from recsys.domain.errors import EventError, Finding, schema_fault
+from recsys.domain.fields import RFC3339
 
 
 class _Check(NamedTuple):

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recsys.domain.errors import ID
+from recsys.domain.fields import Code, Id, Integer, Label, Name, Number, Text, Time
 from recsys.domain.placement import Screen
 
-Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
-"""A node of the outlet or region tree: `cn.zj.hz` is below `cn.zj`, which is below `cn`."""
-
-Label = Annotated[str, StringConstraints(pattern=r"^[^/\s][^/]*(/[^/]+)*$", max_length=200)]
-"""A label as a path: `news/politics` is in the subtree of `news`."""
-
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ID)]
 Kind = Literal["film", "series", "episode", "video", "article", "audio", "live"]
 Status = Literal["published", "review", "withdrawn"]
 KINDS: tuple[str, ...] = ("film", "series", "episode", "video", "article", "audio", "live")
@@ -32,8 +25,8 @@ class Window(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    start: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    start: Time | None = None
+    until: Time | None = None
     regions: tuple[Code, ...] = ()
     screens: tuple[Screen, ...] = ()
 
@@ -51,21 +44,21 @@ class Item(BaseModel):
 
     id: Id
     kind: Kind = "video"
-    title: Annotated[dict[str, str], Field(min_length=1)]  # language -> text: {"zh": "...", "en": "..."}
-    summary: dict[str, str] = {}
+    title: Annotated[dict[Name, Text], Field(min_length=1)]  # language -> text: {"zh": "...", "en": "..."}
+    summary: dict[Name, Text] = {}
     outlet: Code
-    provider: str = ""  # who made it; empty: the outlet
+    provider: Name = ""  # who made it; empty: the outlet
     labels: tuple[Label, ...] = ()
-    topic: str = ""  # for caps and spacings; empty: the root of the first label
-    series: str = ""
-    axes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # editorial value of each axis
+    topic: Name = ""  # for caps and spacings; empty: the root of the first label
+    series: Name = ""
+    axes: dict[Name, Annotated[Number, Field(ge=0, le=1)]] = {}  # editorial value of each axis
     region: Code | None = None  # the region it is about; None: no particular region
     rights: tuple[Window, ...] = ()  # empty: everywhere, always
     formats: tuple[Literal["landscape", "portrait", "audio", "text", "image"], ...] = ("landscape",)
-    duration_s: Annotated[float, Field(ge=0, lt=10**7)] = 0.0
-    published_at: AwareDatetime
-    language: str = "zh"
-    age_rating: Annotated[int, Field(ge=0, le=21)] = 0
+    duration_s: Annotated[Number, Field(ge=0, lt=10**7)] = 0.0
+    published_at: Time
+    language: Name = "zh"
+    age_rating: Annotated[Integer, Field(ge=0, le=21)] = 0
     status: Status = "published"
-    link: str = ""  # where to play or read it
-    image: str = ""
+    link: Text = ""  # where to play or read it
+    image: Text = ""

@@ -87,7 +87,7 @@ class InvalidValue(ValueError):
     """The error of a validator that rejects a value, with a message about the reason."""
 
     def __init__(self, text: Message) -> None:
-        super().__init__(str(text))
+        super().__init__(str(text).encode("utf-8", "backslashreplace").decode())  # pydantic needs Unicode
         self.text = text
 
 

@@ -19,6 +19,7 @@ TEXTS: Mapping[str, str] = {
     "token_required": "this needs the editors' token: Authorization: Bearer ...",
     "token_not_set": "this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN",
     "service_failed": "internal error of the service; see its log for the cause",
+    "value_not_storable": "a value cannot be stored: {cause}",
     "item_not_found": "no item '{item}'",
     "outlet_not_found": "no outlet '{outlet}': it has no items, no policy and no name",
     "outlet_without_policy": "outlet '{outlet}' has no policy of its own in force",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import Request
-from pydantic_core import from_json
 
+from features.json_text import parse_json
 from recsys.domain.errors import Finding, InvalidInput
 from recsys.messages import message
 from serving.schemas.problems import NotJson, TooLarge
@@ -16,10 +16,10 @@ MAX_BODY_BYTES = 8 << 20
 
 
 async def read_json(request: Request) -> Any:
-    """Return the parsed body. Raises TooLarge and NotJson."""
+    """Return the parsed body, as `parse_json` does. Raises TooLarge and NotJson."""
     raw = await read_bytes(request)
     try:
-        return from_json(raw, allow_inf_nan=False)
+        return parse_json(raw)
     except ValueError as error:
         raise NotJson(message("body_not_json"), [Finding("body", str(error))]) from error
 

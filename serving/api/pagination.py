@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
+from recsys.domain.fields import QueryInteger, Text
 from serving.schemas.resources import RequestModel
 from serving.schemas.tokens import Tokens
 
@@ -25,8 +26,10 @@ MAX_PAGE_SIZE = 1000
 class PageQuery(RequestModel):
     """The query parameters of every list."""
 
-    page_size: int = Field(PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="Maximum number of entries in the response.")
-    page_token: str | None = Field(
+    page_size: QueryInteger = Field(
+        PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="Maximum number of entries in the response."
+    )
+    page_token: Text | None = Field(
         None, description="The `next_page_token` of the previous page. Omit it for the first page."
     )
 

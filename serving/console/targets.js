@@ -11,11 +11,15 @@ let selectedKey = "";
 
 const keyOf = (target) => `${target.outlet}/${target.id}`;
 
+/** Return the path of a target in the API; its id may contain any character. */
+const pathOf = (target) => `/v1/targets/${target.outlet}/${encodeURIComponent(target.id)}`;
+
 /** Load all targets, and the report of the selected target. */
 export async function showTargets() {
   targets = await fetchAll("/v1/targets", "targets");
-  if (!targets.some((target) => keyOf(target) === selectedKey)) selectedKey = targets.length ? keyOf(targets[0]) : "";
-  selected = selectedKey ? await api(`/v1/targets/${selectedKey}`) : null;
+  const listed = targets.find((target) => keyOf(target) === selectedKey) || targets[0];
+  selectedKey = listed ? keyOf(listed) : "";
+  selected = listed ? await api(pathOf(listed)) : null;
   draw();
 }
 
@@ -123,7 +127,7 @@ async function override(action) {
   const body = { author: values.author, note: values.note };
   if (action === "amount") body.amount = ofShare ? Number(values.amount) / 100 : Number(values.amount);
   const target = selected;
-  await api(`/v1/targets/${selectedKey}/${action}`, body);
+  await api(`${pathOf(target)}/${action}`, body);
   const done = await isApplied(action, body, target);
   notice(`${target.id}: ${i18n.label(done ? `order_${action}_done` : "order_pending")}`, done);
 }

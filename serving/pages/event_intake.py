@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from features.events.schema import ViewerEvent, clock_skew_reason
 from features.events.spool.port import Spool
 from features.events.stream.port import Record
 from features.importers.catalog import parse_item
+from features.json_text import find_unstorable, parse_json
 from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, Level
 from recsys.domain.item import Item
 from recsys.messages import message
@@ -101,6 +103,7 @@ class EventIntake:
         good: list[tuple[int, Item]] = []
         for index, raw in enumerate(batch):
             try:
+                _require_storable(raw, ItemError, f"items[{index}].")
                 good.append((index, parse_item(raw, f"items[{index}]")))
                 results.append(ItemResult(index, good[-1][1].id, "accepted"))
             except ItemError as error:
@@ -114,14 +117,15 @@ class EventIntake:
 
     def _event(self, raw: object, event_format: str | None, now: float) -> tuple[ViewerEvent, str]:
         """Return an event and its id as sent; an attribution token sets request and placement. Raises EventError."""
+        if not isinstance(raw, bytes):
+            _require_storable(raw, EventError)
         if event_format is not None:
             sent = FORMATS[event_format](raw)
             try:
                 return accept(sent, now), sent["id"]
             except EventError as error:
                 raise with_sender_fields(event_format, error) from error
-        assert isinstance(raw, bytes)
-        event, sent_id, token = accept_json(raw, now)
+        event, sent_id, token = accept_json(raw if isinstance(raw, bytes) else json.dumps(raw).encode(), now)
         if token is None:
             return event, sent_id
         if not isinstance(token, str):
@@ -156,15 +160,20 @@ _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 
-def _event_texts(body: bytes) -> list[bytes]:
-    """Return the events of a body as separate JSON texts, so that a malformed event does not affect the others."""
+def _event_texts(body: bytes) -> Sequence[object]:
+    """Return the events of a body as separate JSON texts, so that a malformed event does not affect the others.
+
+    If an event contains text that is not Unicode, all events are returned as parsed values.
+    """
     try:
         batch = _decode_list(body) if body.lstrip()[:1] == b"[" else _decode_wrapped(body).events
     except (ValueError, RecursionError):
         parsed = _parsed(body)
         if isinstance(parsed, dict) and "specversion" in parsed:
             return [body]  # a single event
-        _batch(parsed, "events")  # raises with a more specific finding
+        entries = _batch(parsed, "events")  # raises with a more specific finding
+        if find_unstorable(entries) is not None:
+            return entries
         raise InvalidInput("the body is not a batch", [Finding("body", "nested too deeply")]) from None
     _check_size(batch, "events")
     return [bytes(raw) for raw in batch]
@@ -172,7 +181,7 @@ def _event_texts(body: bytes) -> list[bytes]:
 
 def _parsed(body: bytes) -> object:
     try:
-        return from_json(body, allow_inf_nan=False)
+        return parse_json(body)
     except ValueError as error:
         raise NotJson(message("body_not_json"), [Finding("body", str(error))]) from error
 
@@ -203,6 +212,12 @@ def _has_client_time(raw: object, event_format: str | None) -> bool:
     if event_format is not None:
         return FORMATS[event_format](raw).get("time") is not None
     return isinstance(raw, bytes) and b'"time"' in raw and from_json(raw).get("time") is not None
+
+
+def _require_storable(raw: object, error: type[InvalidInput], prefix: str = "") -> None:
+    """Raise an error of this type if the entry contains text that no store can hold."""
+    if (path := find_unstorable(raw)) is not None:
+        raise error(message("text_not_storable"), [Finding(f"{prefix}{path}", message("text_not_storable"))])
 
 
 def _id_of(raw: object) -> object:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from recsys.domain.errors import Finding, InvalidInput
+from recsys.domain.fields import printable
 from serving.schemas.problems import FindingOut
 
 MAX_BATCH = 1000
@@ -59,7 +60,7 @@ def refusal(index: int, item_id: object, error: InvalidInput, prefix: str = "") 
     paths = (".".join(filter(None, (prefix, finding.where))) for finding in findings)
     return ItemResult(
         index,
-        item_id if isinstance(item_id, str) else None,
+        printable(item_id) if isinstance(item_id, str) else None,
         "refused",
         findings=[FindingOut.of(replace(finding, where=path)) for finding, path in zip(findings, paths, strict=True)],
     )

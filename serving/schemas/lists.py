@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from recsys.domain.item import Code, Item
+from recsys.domain.fields import Code
+from recsys.domain.item import Item
 from serving.api.pagination import ListAnswer, PageQuery
 from serving.schemas.resources import AuditOut, OutletAnswer, PolicyVersionOut
 from serving.schemas.targets import TargetOut

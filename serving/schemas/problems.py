@@ -30,6 +30,7 @@ from recsys.domain.errors import (
     Unavailable,
     schema_fault,
 )
+from recsys.domain.fields import printable
 from recsys.messages import Message, as_message, message
 
 log = logging.getLogger("mainstay.serving")
@@ -69,6 +70,9 @@ STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor class in this
     Unavailable: 503,
 }
 
+BODY_STATUSES = (400, 422)
+"""Error statuses that every route with a body documents: a body that is not JSON, and fields that are not valid."""
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
@@ -100,7 +104,14 @@ class FindingOut:
     @classmethod
     def of(cls, finding: Finding, control: str | None = None) -> FindingOut:
         """Return a finding as the API presents it."""
-        return cls(finding.where, finding.code, finding.params, finding.message, finding.level, control)
+        return cls(
+            printable(finding.where),
+            finding.code,
+            _printable(finding.params),
+            printable(finding.message),
+            finding.level,
+            control and printable(control),
+        )
 
 
 class Problem(BaseModel):
@@ -134,12 +145,15 @@ def _describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         schema = default_openapi()
         components = schema["components"]["schemas"]
-        if "HTTPValidationError" in components:
-            for operation in (o for methods in schema["paths"].values() for o in methods.values()):
-                for status, response in operation["responses"].items():
-                    if "application/json" in response.get("content", {}) and int(status) >= 400:
-                        response["content"] = documented(int(status))[int(status)]["content"]
-            del components["HTTPValidationError"], components["ValidationError"]
+        for operation in (o for methods in schema["paths"].values() for o in methods.values()):
+            for status, response in operation["responses"].items():
+                if "application/json" in response.get("content", {}) and int(status) >= 400:
+                    response["content"] = documented(int(status))[int(status)]["content"]
+            for status in BODY_STATUSES if "requestBody" in operation else ():
+                response = {name: part for name, part in documented(status)[status].items() if name != "model"}
+                operation["responses"].setdefault(str(status), response)
+        components.pop("HTTPValidationError", None)
+        components.pop("ValidationError", None)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -171,9 +185,9 @@ def problem(
         "type": f"urn:mainstay:problem:{name}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": str(detail),
-        **as_message(detail).model_dump(exclude={"message"}),
-        "instance": request.url.path,
+        "detail": printable(str(detail)),
+        **_printable(as_message(detail).model_dump(exclude={"message"})),
+        "instance": printable(request.url.path),
         "findings": [asdict(finding) for finding in findings],
         **extra,
     }
@@ -238,6 +252,15 @@ def _finding(error: dict[str, Any]) -> FindingOut:
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return FindingOut.of(Finding(path.lstrip("."), schema_fault(error)))
+
+
+def _printable(value: Any) -> Any:
+    """Return the parameters of a message with all texts printable: they may repeat what a client sent."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name): _printable(member) for name, member in value.items()}
+    return [_printable(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def _kebab(name: str) -> str:

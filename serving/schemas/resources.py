@@ -5,18 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from features.events.schema import REGION
+from features.json_text import find_unstorable
 from recsys.distribution.layouts import SLOTS_MAX
-from recsys.domain.item import Code, Id, Item
+from recsys.domain.fields import Boolean, Code, Id, Integer, Name, Text
+from recsys.domain.item import Item
 from recsys.domain.regions import MAX_REGION_LEVELS
 from recsys.guidance.receipt.receipt import Receipt
-from recsys.messages import Message
+from recsys.messages import InvalidValue, Message, message
 from serving.schemas.problems import FindingOut
 
 Region = Annotated[Code, Field(min_length=1, pattern=REGION)]
 """The region of a viewer, in the form that impressions record."""
+
+Version = Annotated[Integer, Field(ge=1, lt=2**31)]
+"""The number of a saved version of a policy."""
+
+BaseVersion = Annotated[Integer, Field(ge=0, lt=2**31)]
+"""The number of the version on which a change is based; 0 for none."""
+
+Author = Annotated[Text, Field(min_length=1, max_length=200, examples=["Lin Yue"])]
 
 
 def rfc3339(at: float) -> datetime:
@@ -28,6 +38,14 @@ class RequestModel(BaseModel):
     """The base of request bodies and queries. Unknown fields are rejected, so that a typo is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, value: Any) -> Any:
+        """Reject names of fields that are not Unicode, which pydantic cannot report."""
+        if isinstance(value, dict) and (path := find_unstorable(value, names_only=True)) is not None:
+            raise InvalidValue(message("finding_at", where=path, finding=message("text_not_storable")))
+        return value
 
 
 # -- pages
@@ -51,19 +69,21 @@ class PageRequest(RequestModel):
         None,
         description=f"Region of the viewer, with at most {MAX_REGION_LEVELS} levels. Default: that of the outlet.",
     )
-    slots: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = Field(
+    slots: Annotated[Integer, Field(ge=1, le=SLOTS_MAX)] | None = Field(
         None, description="Number of items on the page. The default depends on the screen."
     )
-    page_token: str | None = Field(
+    page_token: Text | None = Field(
         None,
         description="The `next_page_token` of the previous page. No item is repeated; quotas cover the whole session.",
     )
-    age: Annotated[int, Field(ge=0, le=150)] | None = Field(None, description="Age of the viewer. The default is 17.")
-    personalised: bool = Field(True, description="If false, the page does not use the viewer's state.")
-    guided: bool = Field(True, description="If false, the page does not apply the policy. For editors, to compare.")
-    preview: bool = Field(False, description="If true, no impressions are recorded. For editors.")
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of all random choices.")
-    trace: bool = Field(False, description="If true, the response contains `trace` and the `detail` of each slot.")
+    age: Annotated[Integer, Field(ge=0, le=150)] | None = Field(
+        None, description="Age of the viewer. The default is 17."
+    )
+    personalised: Boolean = Field(True, description="If false, the page does not use the viewer's state.")
+    guided: Boolean = Field(True, description="If false, the page does not apply the policy. For editors, to compare.")
+    preview: Boolean = Field(False, description="If true, no impressions are recorded. For editors.")
+    seed: Annotated[Integer, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of all random choices.")
+    trace: Boolean = Field(False, description="If true, the response contains `trace` and the `detail` of each slot.")
 
 
 class SlotDetail(BaseModel):
@@ -107,7 +127,7 @@ class PageAnswer(BaseModel):
         description="Level of the engine that made the page: personal, segment, popular or editorial."
     )
     items: list[Slot]
-    next_page_token: str | None = Field(
+    next_page_token: Text | None = Field(
         description="Token for the next page; null if there were too few items to fill this page."
     )
     attribution_token: str = Field(description="Token to send with events of this page as `attributiontoken`.")
@@ -145,17 +165,14 @@ class OutletAnswer(BaseModel):
 class OutletRequest(RequestModel):
     """The name of an outlet, by language."""
 
-    name: dict[str, str] = Field(examples=[{"zh": "浙江", "en": "Zhejiang"}])
-    author: Annotated[str, Field(min_length=1, max_length=200)] = "api"
-
-
-Author = Annotated[str, Field(min_length=1, max_length=200, examples=["Lin Yue"])]
+    name: dict[Name, Text] = Field(examples=[{"zh": "浙江", "en": "Zhejiang"}])
+    author: Author = "api"
 
 
 class PolicyText(RequestModel):
     """A policy as YAML or JSON text, or as an object."""
 
-    text: str | None = Field(None, examples=["outlet: cn.zj\nweights: {locality: 0.003}\n"])
+    text: Text | None = Field(None, examples=["outlet: cn.zj\nweights: {locality: 0.003}\n"])
     policy: dict[str, JsonValue] | None = Field(None, examples=[{"outlet": "cn.zj", "weights": {"locality": 0.003}}])
 
 
@@ -163,8 +180,8 @@ class DraftRequest(PolicyText):
     """A new version of an outlet's policy."""
 
     author: Author
-    note: Annotated[str, Field(max_length=2000)] = ""
-    base_version: Annotated[int, Field(ge=0)] | None = Field(
+    note: Annotated[Text, Field(max_length=2000)] = ""
+    base_version: BaseVersion | None = Field(
         None, description="Version on which the draft is based. If a newer version exists, the request fails with 409."
     )
 
@@ -172,9 +189,9 @@ class DraftRequest(PolicyText):
 class PublishRequest(RequestModel):
     """The saved version to publish."""
 
-    version: Annotated[int, Field(ge=1, examples=[3])]
+    version: Annotated[Version, Field(examples=[3])]
     author: Author
-    base_version: Annotated[int, Field(ge=0)] | None = Field(
+    base_version: BaseVersion | None = Field(
         None,
         description="Version that the author expects to be in force, 0 for none. If another version is in force, the "
         "request fails with 409.",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from recsys.domain.item import Id
-from recsys.guidance.policy.yaml_text import Number
+from recsys.domain.fields import Id, Number, Text, Time
 from recsys.messages import Message
 from recsys.pacing.status import Status
 from serving.schemas.resources import Author, RequestModel
@@ -80,7 +79,7 @@ class TargetChange(RequestModel):
     """A change to a running target."""
 
     author: Author
-    note: Annotated[str, Field(max_length=2000)] = ""
+    note: Annotated[Text, Field(max_length=2000)] = ""
 
 
 class AmountChange(TargetChange):
@@ -102,8 +101,8 @@ class CloneRequest(TargetChange):
     """A copy of a target, as a draft of the outlet's next policy version."""
 
     id: Id = Field(description="Id of the new target.", examples=["harvest-2"])
-    since: AwareDatetime | None = Field(None, alias="from")
-    until: AwareDatetime = Field(examples=["2027-03-01T00:00:00+08:00"])
+    since: Time | None = Field(None, alias="from")
+    until: Time = Field(examples=["2027-03-01T00:00:00+08:00"])
     amount: Annotated[Number, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
         None,
         description="A whole number of impressions, or a share. The default is the current amount of the target.",

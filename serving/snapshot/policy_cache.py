@@ -36,7 +36,7 @@ class PolicyCache:
     def put(self, published: PublishedPolicy) -> None:
         """Add a published policy. If it cannot be read, the previous policy stays in service."""
         try:
-            policy = read_policy(published.text)
+            policy = read_policy(published.text, stored=True)
         except Exception as error:  # guidance fails closed for any fault
             self._invalid[published.outlet] = message(
                 "policy_version_unusable", version=published.version, problem=_problem(error)

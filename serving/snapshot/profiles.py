@@ -19,6 +19,9 @@ def ready_profiles() -> Mapping[str, Profile]:
     return {profile.name: profile for profile in sorted(profiles, key=lambda profile: profile.name)}
 
 
-def read_policy(text: str) -> Policy:
-    """Return a policy from JSON or YAML text, with its profiles resolved. Raises PolicyError."""
-    return resolve_profiles(parse_policy(text), ready_profiles())
+def read_policy(text: str, stored: bool = False) -> Policy:
+    """Return a policy from JSON or YAML text, with its profiles resolved. Raises PolicyError.
+
+    stored  the text was accepted by this or an older version (`recsys.domain.fields.STORED`)
+    """
+    return resolve_profiles(parse_policy(text, stored), ready_profiles())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, make_url, text
 
@@ -45,7 +46,7 @@ def plane(url: str) -> Iterator[ControlPlane]:
 
 def item(id_: str, title: str = "t", outlet: str = "cn.zj.hz") -> Item:
     return Item.model_validate(
-        {"id": id_, "title": {"en": title}, "outlet": outlet, "published_at": "2026-01-01T00:00Z"}
+        {"id": id_, "title": {"en": title}, "outlet": outlet, "published_at": "2026-01-01T00:00:00Z"}
     )
 
 
@@ -266,3 +267,53 @@ def test_an_unsafe_schema_name_is_rejected() -> None:
 def test_an_unsupported_database_url_is_rejected(url: str) -> None:
     with pytest.raises(InvalidInput, match="control plane URL"):
         open_control(url)
+
+
+@given(st.text(st.sampled_from("a\x00\ud83d/é") | st.characters(), max_size=6), st.integers(-(2**70), 2**70))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@example("\x00", 2**63)
+@example("a\ud83d", -(2**63) - 1)
+@example("a", 2**31)
+def test_a_value_that_the_database_cannot_hold_is_no_outage(plane: ControlPlane, text_: str, number: int) -> None:
+    """Each call succeeds or says that the input is wrong or does not exist; it never raises Unavailable."""
+    code = f"o{uuid.uuid4().hex}"
+    calls: list[Callable[[], object]] = [
+        lambda: plane.items_since(number),
+        lambda: plane.items_since(0, limit=number),
+        lambda: plane.audit(after=number),
+        lambda: plane.audit(before=number),
+        lambda: plane.outlets(since=number),
+        lambda: plane.policies_since(number),
+        lambda: plane.publish(code, number, "t"),
+        lambda: plane.publish(code, 1, "t", base_version=number),
+        lambda: plane.rollback(code, number, "t"),
+        lambda: plane.draft(code, text_, text_, text_, 0),
+        lambda: plane.draft(code, "", "t", "", number),
+        lambda: plane.upsert_items([item(uuid.uuid4().hex)], text_),
+        lambda: plane.put_outlet(code, {"en": text_}, text_),
+        lambda: plane.target_overrides.update(f"{code}/{text_}", lambda override: override, text_, "target.pause", {}),
+    ]
+    for call in calls:
+        with suppress(InvalidInput, NotFound, Conflict):
+            call()
+    with pytest.raises(NotFound):
+        plane.item(text_)
+
+
+def test_the_longest_names_are_stored(plane: ControlPlane) -> None:
+    outlet, id_, author = "o" * 100, "é" * 200, "a" * 200
+    plane.upsert_items([item(id_, outlet=outlet)], author)
+    assert plane.item(id_).item.id == id_
+    plane.target_overrides.update(f"{outlet}/{id_}", lambda override: override, author, "target.pause", {})
+    assert list(plane.target_overrides.since()) == [f"{outlet}/{id_}"]
+    assert plane.audit()[-1].subject == f"{outlet}/{id_}"
+
+
+def test_an_item_of_an_older_version_is_read_with_the_names_that_it_shows(plane: ControlPlane, url: str) -> None:
+    plane.upsert_items([item("a")], "t")
+    body = item("a").model_copy(update={"labels": ("ne\u200bws ",)}).model_dump_json()
+    engine = connect(url)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(text("UPDATE items SET body = :body"), {"body": body})
+    engine.dispose()
+    assert plane.item("a").item.labels == plane.items_since(0)[0].item.labels == ("news",)

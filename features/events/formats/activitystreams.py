@@ -40,7 +40,7 @@ def from_activity(raw: object) -> dict[str, Any]:
     """
     if not isinstance(raw, dict):
         raise EventError("an activity must be a JSON object")
-    kind, target = _kind(raw), raw.get("object")
+    kind, target = _kind(raw), _only(raw.get("object"))
     if kind == "comment" and isinstance(target, dict):
         target = target.get("inReplyTo")
     event = {
@@ -57,7 +57,7 @@ def from_activity(raw: object) -> dict[str, Any]:
 
 def _kind(raw: Mapping[str, Any]) -> str:
     """Return the event kind of the first supported type of an activity. Raises EventError."""
-    type_value, target = raw.get("type"), raw.get("object")
+    type_value, target = raw.get("type"), _only(raw.get("object"))
     types = type_value if isinstance(type_value, list) else [type_value]
     is_reply = isinstance(target, dict) and target.get("inReplyTo") is not None
     kinds = KINDS | {"Add": "favourite"} | ({"Create": "comment"} if is_reply else {})
@@ -84,6 +84,10 @@ def _time(value: object) -> object:
 
 def _id(value: object) -> object:
     """Return the id of an object given as an id, as an object, or as a list with one of these."""
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
+    value = _only(value)
     return value.get("id") if isinstance(value, dict) else value
+
+
+def _only(value: object) -> object:
+    """Return the entry of a list with one entry, and any other value unchanged: JSON-LD does not distinguish them."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

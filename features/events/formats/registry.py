@@ -39,18 +39,20 @@ _SENDER_FIELDS: Mapping[str, Mapping[str, str]] = {
 def unwrap_batch(format_name: str, body: object) -> object:
     """Return the list of events in a request body: a list, Segment's `batch`, a collection of activities, or one event.
 
-    A body of any other form is returned unchanged.
+    A list of one entry may be written as the entry, as JSON-LD does. A body of any other form is returned unchanged.
 
     >>> unwrap_batch("segment", {"batch": [{"type": "track"}]}), unwrap_batch("segment", {"type": "track"})
     ([{'type': 'track'}], [{'type': 'track'}])
     >>> unwrap_batch("activitystreams", {"type": "OrderedCollection", "orderedItems": [{"type": "View"}]})
     [{'type': 'View'}]
+    >>> unwrap_batch("activitystreams", {"type": "Collection", "items": {"type": "View"}})
+    [{'type': 'View'}]
     """
     if not isinstance(body, dict):
         return body
     for name in _LIST_FIELDS[format_name]:
-        if name in body:
-            return body[name]
+        if (entries := body.get(name)) is not None:
+            return entries if isinstance(entries, list) else [entries]
     return [body] if "type" in body else body
 
 

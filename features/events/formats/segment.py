@@ -45,9 +45,10 @@ def from_segment(raw: object) -> dict[str, Any]:
     """
     if not isinstance(raw, dict):
         raise EventError("a Segment call must be a JSON object")
-    name, properties = raw.get("event"), raw.get("properties", {})
+    name, properties = raw.get("event"), raw.get("properties")
+    properties = {} if properties is None else properties
     kind = KINDS.get(name) if isinstance(name, str) else None
-    if raw.get("type", "track") != "track" or kind is None:
+    if raw.get("type") not in (None, "track") or kind is None:
         raise EventError(
             "unsupported call",
             [Finding("event", f"{ascii(name)[:60]}: expected a track call with a Segment video event")],

@@ -9,10 +9,11 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from recsys.domain.catalog import Catalog
-from recsys.domain.item import KINDS, Code, Id, Kind, Label
+from recsys.domain.fields import Code, Id, Label, Name, Number
+from recsys.domain.item import KINDS, Kind
 from recsys.domain.regions import province
 from recsys.domain.types import Bool
-from recsys.guidance.policy.yaml_text import Number, not_text
+from recsys.guidance.policy.yaml_text import not_text
 from recsys.messages import InvalidValue, message
 
 
@@ -77,11 +78,11 @@ class Condition(BaseModel):
     outlet: Annotated[tuple[Code, ...], OneOrMore] = ()
     region: Annotated[tuple[Code, ...], OneOrMore] = ()
     kind: Annotated[tuple[Kind, ...], OneOrMore] = ()
-    language: Annotated[tuple[str, ...], OneOrMore] = ()
-    series: Annotated[tuple[str, ...], OneOrMore] = ()
-    provider: Annotated[tuple[str, ...], OneOrMore] = ()
+    language: Annotated[tuple[Name, ...], OneOrMore] = ()
+    series: Annotated[tuple[Name, ...], OneOrMore] = ()
+    provider: Annotated[tuple[Name, ...], OneOrMore] = ()
     item: Annotated[tuple[Id, ...], OneOrMore] = ()
-    axis: dict[str, Annotated[Number, Field(ge=0, le=1)]] = {}
+    axis: dict[Name, Annotated[Number, Field(ge=0, le=1)]] = {}
     age_rating: Range | None = None
     locality: Literal["viewer"] | None = None
     all_of: tuple[Condition, ...] = Field((), alias="all")

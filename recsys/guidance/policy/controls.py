@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from recsys.domain.item import Code, Id
+from recsys.domain.fields import Code, Id, Integer, Number, Time, display_value
 from recsys.domain.placement import Screen, Surface
 from recsys.domain.query import Query
 from recsys.domain.regions import within
 from recsys.guidance.policy.conditions import Where
 from recsys.guidance.policy.schedule import Active, span_of
-from recsys.guidance.policy.yaml_text import Integer, Moment, Number, display_value
 from recsys.messages import InvalidValue, message
 from recsys.pacing.delivery_curve import Pacing
 
@@ -221,8 +220,8 @@ class ExposureTarget(ControlBase):
     impressions: Annotated[Integer, Field(gt=0, le=10**12)] | None = None
     share: Annotated[Number, Field(gt=0), BeforeValidator(_parse_percent)] | None = None
     bound: Literal["at_least", "at_most"] = "at_least"
-    since: Moment | None = Field(None, alias="from")
-    until: Moment
+    since: Time | None = Field(None, alias="from")
+    until: Time
     pacing: Pacing = "even"
     day_parts: dict[str, Annotated[Number, Field(gt=0, le=1)]] = {}
     offset_h: Annotated[Number, Field(ge=-12, le=14)] = 0.0  # of the day parts' clock from UTC

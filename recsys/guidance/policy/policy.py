@@ -12,11 +12,11 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from recsys.domain.errors import Finding, PolicyError
-from recsys.domain.item import Code
+from recsys.domain.fields import STORED, Code, Integer, Name, Number
 from recsys.guidance.policy.conditions import OneOrMore
 from recsys.guidance.policy.controls import Control, PolicyModel
 from recsys.guidance.policy.profiles import Profile, ProfileName
-from recsys.guidance.policy.yaml_text import Integer, Number, findings_of, read_document
+from recsys.guidance.policy.yaml_text import findings_of, read_document
 from recsys.messages import InvalidValue, message
 
 CONTROLS_MAX = 300
@@ -41,7 +41,7 @@ class Policy(PolicyModel):
     version: Annotated[Integer, Field(ge=0)] = 0
     author: str = ""
     note: str = ""
-    weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(
+    weights: dict[Name, Annotated[Number, Field(ge=0, le=1)]] = Field(
         default_factory=dict
     )  # axis -> play equivalents of a value of 1
     controls: Annotated[tuple[Control, ...], BeforeValidator(_limit_controls)] = ()
@@ -70,10 +70,13 @@ class Policy(PolicyModel):
         return self
 
 
-def parse_policy(text: str) -> Policy:
-    """Parse a policy from JSON or YAML text. Raises PolicyError whose findings name every invalid field."""
+def parse_policy(text: str, stored: bool = False) -> Policy:
+    """Parse a policy from JSON or YAML text. Raises PolicyError whose findings name every invalid field.
+
+    stored  the text was accepted by this or an older version (`recsys.domain.fields.STORED`)
+    """
     document = read_document(text)
     try:
-        return Policy.model_validate(document)
+        return Policy.model_validate(document, context=STORED if stored else None)
     except ValidationError as error:
         raise PolicyError(message("policy_unreadable"), findings_of(error)) from error

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from recsys.guidance.policy.yaml_text import Moment
+from recsys.domain.fields import Time
 from recsys.messages import InvalidValue, message
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -28,8 +28,8 @@ class Active(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    since: Moment | None = Field(None, alias="from")
-    until: Moment | None = None
+    since: Time | None = Field(None, alias="from")
+    until: Time | None = None
     daily: tuple[str, ...] = ()
     days: tuple[Day, ...] = ()
     offset: str | None = None

@@ -10,33 +10,16 @@ docs/decisions/0009-yaml.md explains why the reader works on the events of libya
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import AwareDatetime, BeforeValidator, Strict, ValidationError
+from pydantic import ValidationError
 
 from recsys.domain.errors import Finding, PolicyError, schema_fault
-from recsys.messages import InvalidValue, Message, message
-
-Integer = Annotated[int, Strict()]
-"""A whole number, written as a number: "3", 3.0 and yes are rejected."""
-
-Number = Annotated[float, Strict()]
-"""A number, written as a number."""
-
-
-def _require_date(value: object) -> object:
-    if isinstance(value, datetime) or (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value)):
-        return value
-    raise InvalidValue(message("time_not_written_out", value=display_value(value)))
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_require_date)]
-"""A time with its offset from UTC. A number is rejected, although it could be seconds since 1970."""
+from recsys.domain.fields import display_value
+from recsys.messages import Message, message
 
 SIZE_MAX = 1 << 20
 """Maximum number of characters of a policy's text."""
@@ -214,7 +197,10 @@ def append_control(text: str, control: Mapping[str, object]) -> str | None:
         read_document(text)  # compose only text that passes this check, because libyaml recurses without a limit
     except PolicyError:
         return None
-    root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    try:
+        root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError:  # JSON that is not YAML: a pair of surrogates as escapes
+        return None
     fields = root.value if isinstance(root, yaml.MappingNode) else []
     controls = next((value for key, value in fields if key.value == "controls"), None)
     if not isinstance(controls, yaml.SequenceNode) or not controls.value:
@@ -240,17 +226,6 @@ def _last_line(node: yaml.Node) -> int:
         return _last_line(last[1] if isinstance(last, tuple) else last)
     end = node.end_mark
     return end.line - 1 if end.column == 0 and end.line > node.start_mark.line else end.line
-
-
-def display_value(value: object) -> object:
-    """Return a value as a message may repeat it: texts, and numbers as written; None for any other value.
-
-    >>> display_value("a"), display_value(True), display_value(3), display_value([1])
-    ('a', 'true', 3, None)
-    """
-    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
-        return json.dumps(value)
-    return value if isinstance(value, str | int | float) else None
 
 
 def not_text(value: object) -> Message:
@@ -297,6 +272,8 @@ def _is_split(fault: Any) -> bool:
 
 def _message(fault: Any) -> Message:
     kind, value = fault["type"], fault.get("input")
+    if kind == "value_error":
+        return schema_fault(fault)
     if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key" or _is_split(fault):
         return message("key_not_a_text", value=display_value(fault["loc"][-1] if _is_split(fault) else value))
     if kind == "union_tag_invalid":

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from recsys.domain.fields import normalize
 from serving.api.auth import EDITORS_ONLY
 from serving.api.body import read_json
 from serving.api.dependencies import Control, Intake, Paging
@@ -85,7 +86,7 @@ def list_items(control: Control, paging: Paging, query: Annotated[PageQuery, Que
     return ItemList(items=[item.item for item in page], next_page_token=token)
 
 
-@router.get("/v1/items/{item_id}", summary="Get an item", responses=documented(404, 503))
+@router.get("/v1/items/{item_id:path}", summary="Get an item", responses=documented(404, 503))
 def item(item_id: str, control: Control) -> ItemAnswer:
-    stored = control.item(item_id)
+    stored = control.item(normalize(item_id))
     return ItemAnswer(revision=stored.revision, item=stored.item)

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
 from recsys.domain.errors import Finding, InvalidInput
-from recsys.domain.item import Code
+from recsys.domain.fields import Code, QueryInteger, Text
 from recsys.messages import message
 from serving.api.auth import EDITORS_ONLY
 from serving.api.body import read_json, read_text
@@ -42,7 +42,9 @@ Model = TypeVar("Model", bound=BaseModel)
 def _body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI description of a body that is this model as JSON, or a policy as YAML."""
     yaml = {"schema": {"type": "string"}, "example": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
-    content = {"application/json": {"schema": model.model_json_schema(), "example": example}, "application/yaml": yaml}
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)  # the models of other routes are components of the document already
+    content = {"application/json": {"schema": schema, "example": example}, "application/yaml": yaml}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -56,11 +58,11 @@ OutletCode = Annotated[
 class YamlQuery(RequestModel):
     """The query parameters of a policy in YAML."""
 
-    author: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+    author: Annotated[Text, Field(min_length=1, max_length=200)] = Field(
         "api", description="Author of a policy that is sent as YAML."
     )
-    note: Annotated[str, Field(max_length=2000)] = Field("", description="Note on a policy that is sent as YAML.")
-    base_version: Annotated[int, Field(ge=0)] | None = Field(
+    note: Annotated[Text, Field(max_length=2000)] = Field("", description="Note on a policy that is sent as YAML.")
+    base_version: Annotated[QueryInteger, Field(ge=0, lt=2**31)] | None = Field(
         None,
         description="For a policy that is sent as YAML: the version on which the policy is based, 0 for none. If a "
         "newer version exists, the request fails with 409.",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from recsys.domain.item import Code, Id
+from recsys.domain.fields import Code, Id
 from serving.api.auth import EDITORS_ONLY
 from serving.api.dependencies import Paging, Targets
 from serving.api.strict_query import STRICT_QUERY
@@ -33,7 +33,7 @@ def list_targets(targets: Targets, paging: Paging, query: Annotated[TargetsQuery
 
 
 @router.get(
-    "/v1/targets/{outlet}/{target}",
+    "/v1/targets/{outlet}/{target:path}",
     summary="Get the report of a target",
     responses=documented(404, 422),
 )
@@ -42,7 +42,7 @@ def report(outlet: OutletCode, target: TargetId, targets: Targets) -> TargetRepo
 
 
 @router.post(
-    "/v1/targets/{outlet}/{target}/pause", summary="Pause a target", responses=ERRORS, dependencies=EDITORS_ONLY,
+    "/v1/targets/{outlet}/{target:path}/pause", summary="Pause a target", responses=ERRORS, dependencies=EDITORS_ONLY,
     status_code=204,
 )  # fmt: skip
 def pause(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
@@ -50,7 +50,7 @@ def pause(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Tar
 
 
 @router.post(
-    "/v1/targets/{outlet}/{target}/resume",
+    "/v1/targets/{outlet}/{target:path}/resume",
     summary="Resume a paused target",
     description="The rest of the plan is computed again from the amount delivered so far.",
     responses=ERRORS,
@@ -62,7 +62,7 @@ def resume(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Ta
 
 
 @router.post(
-    "/v1/targets/{outlet}/{target}/stop", summary="Stop a target permanently", responses=ERRORS,
+    "/v1/targets/{outlet}/{target:path}/stop", summary="Stop a target permanently", responses=ERRORS,
     dependencies=EDITORS_ONLY, status_code=204,
 )  # fmt: skip
 def stop(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
@@ -70,7 +70,7 @@ def stop(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targ
 
 
 @router.post(
-    "/v1/targets/{outlet}/{target}/amount",
+    "/v1/targets/{outlet}/{target:path}/amount",
     summary="Change the amount of a running target",
     responses=ERRORS,
     dependencies=EDITORS_ONLY,
@@ -81,7 +81,7 @@ def amount(outlet: OutletCode, target: TargetId, body: AmountChange, targets: Ta
 
 
 @router.post(
-    "/v1/targets/{outlet}/{target}/clone",
+    "/v1/targets/{outlet}/{target:path}/clone",
     status_code=201,
     summary="Draft a copy of a target",
     description="The copy is saved as a draft: the next version of the outlet's policy, which can then be published.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
+from recsys.domain.fields import normalize
 from serving.api.auth import EDITORS_OR_LOOPBACK
 from serving.api.dependencies import Viewers
 from serving.api.strict_query import STRICT_QUERY
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/v1/viewers", tags=["viewers"], dependencies=[*EDITOR
     responses=documented(401, 503),
 )
 def export(viewer_id: str, viewers: Viewers) -> StreamingResponse:
-    return StreamingResponse(viewers.export(viewer_id), media_type="application/x-ndjson")
+    return StreamingResponse(viewers.export(normalize(viewer_id)), media_type="application/x-ndjson")
 
 
 @router.delete(
@@ -40,4 +41,4 @@ def export(viewer_id: str, viewers: Viewers) -> StreamingResponse:
     responses=documented(401, 429, 503),
 )
 def erase(viewer_id: str, viewers: Viewers) -> ErasureResult:
-    return viewers.erase(viewer_id)
+    return viewers.erase(normalize(viewer_id))

@@ -92,8 +92,8 @@ FIELDS = {
         "{id: a, action: spacing, attribute: topic, at_most: 3, within: 3}",
         "{id: a, action: exposure_target, where: {label: x}, until: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {label: x}, share: 3.0, until: 2026-10-08T00:00:00Z}",
-        "{id: a, action: exposure_target, where: {item: x}, share: 1%, from: 2027-01-01T00:00Z, "
-        "until: 2026-01-01T00:00Z}",
+        "{id: a, action: exposure_target, where: {item: x}, share: 1%, from: 2027-01-01T00:00:00Z, "
+        "until: 2026-01-01T00:00:00Z}",
         "{id: a, action: exposure_target, where: {locality: viewer}, share: 30%, until: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {label: x}, share: 30%, pacing: by_day_part, "
         "until: 2026-10-08T00:00:00Z}",

@@ -24,7 +24,13 @@ AT = 1_800_000_000.0
 
 
 def item(id_: str, title: str = "t", status: str = "published") -> Item:
-    fields = {"id": id_, "title": {"en": title}, "outlet": "cn", "published_at": "2026-01-01T00:00Z", "status": status}
+    fields = {
+        "id": id_,
+        "title": {"en": title},
+        "outlet": "cn",
+        "published_at": "2026-01-01T00:00:00Z",
+        "status": status,
+    }
     return Item.model_validate(fields)
 
 

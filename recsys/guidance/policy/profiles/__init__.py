@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from recsys.domain.errors import PolicyError
-from recsys.domain.item import Label
+from recsys.domain.fields import Integer, Label, Name, Number
 from recsys.guidance.policy.controls import Control, PolicyModel
-from recsys.guidance.policy.yaml_text import Integer, Number, findings_of, read_document
+from recsys.guidance.policy.yaml_text import findings_of, read_document
 from recsys.messages import InvalidValue, message
 
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
@@ -43,7 +43,7 @@ class Profile(PolicyModel):
     title: Annotated[dict[str, str], Field(min_length=1)]  # language -> text
     about: str
     labels: dict[Label, str] = Field(default_factory=dict)
-    weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    weights: dict[Name, Annotated[Number, Field(ge=0, le=1)]] = Field(default_factory=dict)
     controls: tuple[Control, ...] = ()
     duties: tuple[Duty, ...] = ()
 
