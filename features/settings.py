@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from features.sqlite import sqlite_url
 from recsys.domain.errors import Finding, SettingsError, schema_fault
 
 PREFIX = "MAINSTAY_"
@@ -29,7 +30,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
 
-    home: str = Field(".mainstay", description="directory of the embedded log, stores and models")
+    home: str = Field(".mainstay", min_length=1, description="directory of the embedded log, stores and models")
     stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT][?session_s=6] | memory://")
     online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME&cluster=1] | memory://")
     control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB[?schema=NAME] (SQLAlchemy URLs)")
@@ -137,7 +138,7 @@ class Settings(BaseSettings):
     @property
     def stream_url(self) -> str:
         """The URL of the stream; the embedded stream by default."""
-        return self.stream or f"sqlite:///{self.home}/stream.db"
+        return self.stream or sqlite_url(f"{self.home}/stream.db")
 
     @property
     def spool_dir(self) -> str:
@@ -147,17 +148,17 @@ class Settings(BaseSettings):
     @property
     def online_url(self) -> str:
         """The URL of the online store; the embedded store by default."""
-        return self.online or f"sqlite:///{self.home}/online.db"
+        return self.online or sqlite_url(f"{self.home}/online.db")
 
     @property
     def vectors_url(self) -> str:
         """The URL of the store of text vectors; the embedded store by default."""
-        return self.vectors or f"sqlite:///{self.home}/vectors.db"
+        return self.vectors or sqlite_url(f"{self.home}/vectors.db")
 
     @property
     def control_url(self) -> str:
         """The URL of the control plane; the embedded database by default."""
-        return self.control or f"sqlite:///{self.home}/control.db"
+        return self.control or sqlite_url(f"{self.home}/control.db")
 
     @property
     def event_log_dir(self) -> str:
@@ -167,7 +168,7 @@ class Settings(BaseSettings):
     @property
     def registry_uri(self) -> str:
         """The tracking and registry URI of MLflow; an embedded database by default."""
-        return self.registry or f"sqlite:///{self.home}/mlflow.db"
+        return self.registry or sqlite_url(f"{self.home}/mlflow.db")
 
 
 def find_config(flag: Path | None) -> Path | None:
