@@ -22,6 +22,10 @@ DEFAULT_CONFIG = Path("mainstay.toml")
 """The TOML file that is read if it exists and no file is named."""
 
 
+NO_NUL = r"^[^\x00]*$"
+"""Pattern of a directory: any text that a file name can hold."""
+
+
 class Settings(BaseSettings):
     """The addresses, directories and limits of a process; an empty URL stands for the embedded default under `home`.
 
@@ -30,18 +34,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
 
-    home: str = Field(".mainstay", min_length=1, description="directory of the embedded log, stores and models")
+    home: str = Field(
+        ".mainstay", min_length=1, pattern=NO_NUL, description="directory of the embedded log, stores and models"
+    )
     stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT][?session_s=6] | memory://")
     online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME&cluster=1] | memory://")
     control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB[?schema=NAME] (SQLAlchemy URLs)")
-    event_log: str = Field("", description="directory of the Parquet event log")
+    event_log: str = Field("", pattern=NO_NUL, description="directory of the Parquet event log")
     registry: str = Field("", description="MLflow tracking and registry URI")
     model: str = Field("mainstay", description="registered model name")
     alias: str = Field("champion", description="model alias that serving follows")
     topic: str = Field("viewer-events", description="topic of viewer events; dead letters go to <topic>.dead")
     group: str = Field("features", description="consumer group of the workers")
     partitions: int = Field(4, ge=1, le=1024, description="partitions of a topic that this process creates")
-    spool: str = Field("", description="directory where events wait until a stream on another machine accepts them")
+    spool: str = Field(
+        "", pattern=NO_NUL, description="directory where events wait until a stream on another machine accepts them"
+    )
     spool_mb: int = Field(1024, ge=1, description="MiB of waiting events per process; beyond that the API answers 503")
     changes: bool = Field(False, description="publish changes of items and policies on the topic <topic>.changes")
     host: str = Field("127.0.0.1", description="address the API listens on")
