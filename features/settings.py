@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from features.sqlite import sqlite_url
+from features.user_files import BOM, utf8_fault
 from recsys.domain.errors import Finding, SettingsError, schema_fault
 
 PREFIX = "MAINSTAY_"
@@ -21,6 +22,8 @@ CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 DEFAULT_CONFIG = Path("mainstay.toml")
 """The TOML file that is read if it exists and no file is named."""
 
+
+ACCEPTED = "settings are a TOML file in UTF-8 with lines such as port = 8080"
 
 NO_NUL = r"^[^\x00]*$"
 """Pattern of a directory: any text that a file name can hold."""
@@ -192,12 +195,16 @@ def _variable(name: str) -> str:
 
 def _read_toml(config: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(config.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SettingsError("invalid settings", [Finding(str(config), f"cannot be read: {reason}")]) from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError("invalid settings", [Finding(str(config), f"not valid TOML: {error}")]) from error
+        raw = config.read_bytes()
+        if fault := utf8_fault(raw):
+            raise SettingsError("invalid settings", [Finding(str(config), f"{fault}; {ACCEPTED}")])
+        return tomllib.loads(raw.removeprefix(BOM).decode())
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise SettingsError("invalid settings", [Finding(str(config), reason)]) from error
+    except (ValueError, RecursionError) as error:
+        reason = f"not valid TOML: {error}; {ACCEPTED}"
+        raise SettingsError("invalid settings", [Finding(str(config), reason)]) from error
 
 
 def _unknown_variables(settings: type[Settings]) -> list[Finding]:

@@ -93,7 +93,8 @@ def _mlflow_calls(uri: str) -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r"(?s).*noload.*", category=DeprecationWarning)
             yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise Unavailable(f"model registry at {uri}: {error}") from error
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]  # the rest is the SQL statement
+        raise Unavailable(f"model registry at {uri}: {cause}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
