@@ -127,17 +127,15 @@ def build(
     watchdog, event_spool = _open_spool(settings, stream, spool, metrics)
     engine, tokens = engine or _engine(settings), Tokens(settings.secret.encode() or home_secret(settings.home))
     publisher = ImpressionPublisher(event_spool, metrics.impressions_dropped.inc)
-    live = LiveMetrics(holders, metrics, clock)
-    watch = ModelWatch(lambda: holders.current.closed)
+    live, watch = LiveMetrics(holders, metrics, clock), ModelWatch(lambda: holders.current.closed)
     pages = PageService(
         engine, holders, page_store, publisher, tokens, metrics, clock, _each(live.record, watch.record),
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=corrupt_states,
     )  # fmt: skip
     loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
     policy_service = PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value)
-    log = EventLog(settings.event_log_dir)
+    log, trial = EventLog(settings.event_log_dir), ModelTrial(engine, holders, online, clock, corrupt_states)
     requests = RequestLog(log, online, pages.recent_queries, unreadable=corrupt_states)
-    trial = ModelTrial(engine, holders, online, clock, corrupt_states)
     model_poller, embedding_poller = _artifact_pollers(settings, holders, trial, watch)
     services = Services(
         settings=settings,

@@ -198,7 +198,7 @@ def _value_faults(bundle: Bundle) -> Iterator[str]:
         yield from _range_faults(name, tensor, *_RANGES[name])
     for name, tensor in bundle.network.items():
         yield from _range_faults(f"{_NETWORK}{name}", tensor, -_MAX_NETWORK, _MAX_NETWORK)
-    if (bundle.network.get("std", _ONE) <= 0).any():
+    if (bundle.network.get("std", _UNIT_STD) <= 0).any():
         yield f"{_NETWORK}std holds a value that is not positive"
     if p == 0 or not bundle.probe_weights.any() or not bundle.probe_pages:
         yield "the bundle has no probe, so its predictions and pages cannot be checked"
@@ -210,7 +210,7 @@ def _value_faults(bundle: Bundle) -> Iterator[str]:
             yield f"a probe page has {len(page.items)} items and {len(page.scores)} scores"
 
 
-_ONE = np.ones(1, np.float32)
+_UNIT_STD = np.ones(1, np.float32)
 
 
 def _range_faults(name: str, tensor: F32, low: float, high: float) -> Iterator[str]:

@@ -80,9 +80,9 @@ def check_pages(pages: Iterable[ProbePage], retriever: Retriever) -> None:
                 f"probe page {number}: the retrieval model's scores differ from those in training by {difference:.2g};"
                 " its items, vectors or parameters do not belong together"
             )
-        found = np.isin(positions, retriever.nearest(vector, PAGE)).mean()
-        if found < RECALL:
-            raise BundleError(f"probe page {number}: the retrieval model finds {found:.0%} of its items")
+        recall = np.isin(positions, retriever.nearest(vector, PAGE)).mean()
+        if recall < RECALL:
+            raise BundleError(f"probe page {number}: the retrieval model finds {recall:.0%} of its items")
 
 
 def check_labels(p: F32, bundle: Bundle) -> None:

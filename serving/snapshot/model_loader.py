@@ -136,8 +136,8 @@ class ModelPoller:
     def _use_older(self, version: str) -> bool:
         """Put the newest version before this one into service that passes its checks; return whether there is one."""
         try:
-            found = self._registry().search_model_versions(f"name='{self._name}'")
-            older = sorted((int(v.version) for v in found if int(v.version) < int(version)), reverse=True)
+            versions = self._registry().search_model_versions(f"name='{self._name}'")
+            older = sorted((int(v.version) for v in versions if int(v.version) < int(version)), reverse=True)
         except Exception as error:  # MLflow raises many types; the next step reports a registry that does not answer
             log.warning("cannot look for an earlier model: %s", error)
             return False

@@ -59,11 +59,11 @@ class ModelTrial:
             viewer = probe_viewer(page.history, self.clock())
             if fault := self._page_fault(viewer, trial, expected=FallbackLevel.PERSONAL):
                 return f"page of a viewer of the probe: {fault}"
-        known = self._known_viewers()
-        for viewer in known:
+        viewers = self._known_viewers()
+        for viewer in viewers:
             if fault := self._page_fault(viewer, trial):
                 return f"page of a known viewer: {fault}"
-        return self._level_fault(known, trial, before) if current.model is not None else None
+        return self._level_fault(viewers, trial, before) if current.model is not None else None
 
     def _page_fault(
         self, viewer: ViewerState, snapshot: ServingSnapshot, expected: FallbackLevel | None = None

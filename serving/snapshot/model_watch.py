@@ -33,7 +33,7 @@ def model_error(page: Page) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    known: bool  # the viewer has acted before
+    has_history: bool  # the viewer has acted before
     personal: bool
     error: str | None
 
@@ -60,8 +60,8 @@ class ModelWatch:
             if page.model_version != "none" or not self._version or query.placement.outlet in self._closed_outlets():
                 return  # a page that the model before made, or that needs no model
             error = "the page could not be made with the model"
-        known = query.personalised and viewer is not None and bool(viewer.recent)
-        self._pages.append(_Seen(known, page.fallback_level is FallbackLevel.PERSONAL, error))
+        has_history = query.personalised and viewer is not None and bool(viewer.recent)
+        self._pages.append(_Seen(has_history, page.fallback_level is FallbackLevel.PERSONAL, error))
 
     def fault(self) -> str | None:
         """Return why the model must leave service; None if it may stay."""
@@ -84,5 +84,5 @@ class ModelWatch:
 
     def _personal_share(self) -> float | None:
         """Return the share of personal pages among those for known viewers; None for fewer than MIN_KNOWN."""
-        known = [page.personal for page in tuple(self._pages) if page.known]
-        return sum(known) / len(known) if len(known) >= MIN_KNOWN else None
+        personal = [page.personal for page in tuple(self._pages) if page.has_history]
+        return sum(personal) / len(personal) if len(personal) >= MIN_KNOWN else None

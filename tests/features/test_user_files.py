@@ -1,4 +1,4 @@
-"""Files that users name: a wrong one is reported in one line with its name, the line, the cause and what is accepted."""
+"""Files that users name: a wrong one is reported in one line: its name, the line, the cause and what is accepted."""
 
 from __future__ import annotations
 
@@ -128,12 +128,12 @@ def foreign_within(log: Path) -> Path:
     return log / "day=2026-01-31" / "part-0.parquet"
 
 
-@pytest.mark.parametrize("place", [foreign_beside, foreign_within])
+@pytest.mark.parametrize("foreign", [foreign_beside, foreign_within])
 @pytest.mark.parametrize("command", [["train"], ["measure"], ["measure", "--skew"]], ids=" ".join)
 def test_a_foreign_file_in_the_event_log_is_named(
-    command: list[str], place: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], foreign: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    catalog, file = tmp_path / "items.jsonl", place(tmp_path / "log")
+    catalog, file = tmp_path / "items.jsonl", foreign(tmp_path / "log")
     catalog.write_text(GOOD, "utf-8")
     file.parent.mkdir(parents=True)
     file.write_bytes(parquet({"user": ["u"], "ts": [1]}))

@@ -27,7 +27,7 @@ def test_an_odd_home_holds_everything_of_its_engine(
 ) -> None:
     home, config, catalog = tmp_path / HOME, tmp_path / "small.toml", tmp_path / "items.jsonl"
     settings = Settings(home=str(home), encoder="none", partitions=1)
-    config.write_text("[examples]\nmax_moments = 200\n[network]\nepochs = 3\n[evaluation]\nrounds = 50\n", "utf-8")
+    config.write_text("[examples]\nmax_moments = 200\n[network]\nepochs = 2\n[evaluation]\nrounds = 10\n", "utf-8")
     catalog.write_text("".join(item.model_dump_json(exclude_defaults=True) + "\n" for item in items), "utf-8")
     with closing(open_stream(settings.stream_url, partitions=1)) as stream:
         events = make_events(viewers=60)

@@ -27,7 +27,7 @@ from serving.snapshot.model_watch import MIN_FAILED, MIN_KNOWN, WINDOW, ModelWat
 
 ITEMS = [f"item-{n}" for n in range(60)]
 QUERY = Query("r", "v1", Placement.parse("cn-mobile-home"), "cn", 0.0, 10)
-KNOWN = ViewerState("v1", recent=(Recent("item-1", "like", 0.0),))
+VIEWER = ViewerState("v1", recent=(Recent("item-1", "like", 0.0),))
 
 
 class Raises(AlsRetriever):
@@ -82,7 +82,7 @@ def test_a_model_without_personal_pages_for_known_viewers_is_refused_by_its_tria
         service.stock()
         poller, versions = service.services.model_poller, Versions()
         service.services.pollers["model"].stop(20)
-        states = {f"v{n}": ViewerState(f"v{n}", recent=KNOWN.recent) for n in range(6)}
+        states = {f"v{n}": ViewerState(f"v{n}", recent=VIEWER.recent) for n in range(6)}
         service.services.online.put({viewer_key(v): encode_viewer(state) for v, state in states.items()}, 600)
         versions.attach(poller, monkeypatch)
         versions.put(bundle("good", ITEMS))
@@ -106,14 +106,14 @@ def test_a_served_model_without_personal_pages_is_reported_and_rolled_back(
         versions.put(bundle("good", ITEMS))
         poller.step()
         put = service.services.online.put
-        put({viewer_key("v1"): encode_viewer(KNOWN)}, 600)
+        put({viewer_key("v1"): encode_viewer(VIEWER)}, 600)
         for _ in range(MIN_KNOWN):
             assert service.page()["fallback_level"] == "personal"
         service.services.online.delete([viewer_key("v1")])  # so that the trial does not find the fault
         versions.put(broken)
         poller.step()
         assert service.page()["model_version"] == "bad"
-        put({viewer_key("v1"): encode_viewer(KNOWN)}, 600)
+        put({viewer_key("v1"): encode_viewer(VIEWER)}, 600)
         for _ in range(MIN_KNOWN):
             assert service.page()["fallback_level"] != "personal"
         if broken.model_kind == "raises":
@@ -158,13 +158,13 @@ def test_the_watch_counts_pages_of_its_model_only() -> None:
     watch = ModelWatch(lambda: {"closed"})
     watch.follow("m")
     for _ in range(MIN_FAILED):
-        watch.record(QUERY, seen(version="before", error="x"), KNOWN)
-        watch.record(replace(QUERY, placement=Placement.parse("closed-mobile-home")), seen(version="none"), KNOWN)
+        watch.record(QUERY, seen(version="before", error="x"), VIEWER)
+        watch.record(replace(QUERY, placement=Placement.parse("closed-mobile-home")), seen(version="none"), VIEWER)
     assert watch.fault() is None
     for _ in range(MIN_FAILED - 1):
-        watch.record(QUERY, seen(version="none"), KNOWN)
+        watch.record(QUERY, seen(version="none"), VIEWER)
     assert watch.fault() is None
-    watch.record(QUERY, seen(error="ValueError: no"), KNOWN)
+    watch.record(QUERY, seen(error="ValueError: no"), VIEWER)
     assert "rank: ValueError: no" in str(watch.fault())
 
 
@@ -172,14 +172,14 @@ def test_new_viewers_and_a_few_failures_are_no_fault() -> None:
     watch = ModelWatch()
     watch.follow("m")
     for n in range(WINDOW):
-        watch.record(QUERY, seen(error="x" if n % 25 == 0 else None), KNOWN)
+        watch.record(QUERY, seen(error="x" if n % 25 == 0 else None), VIEWER)
     assert watch.proven
     watch.follow("n")
     for _ in range(WINDOW):
         watch.record(QUERY, seen(FallbackLevel.POPULAR, "n"), None)
     assert watch.fault() is None, "a new viewer has no personal page"
     for _ in range(MIN_KNOWN):
-        watch.record(QUERY, seen(FallbackLevel.POPULAR, "n"), KNOWN)
+        watch.record(QUERY, seen(FallbackLevel.POPULAR, "n"), VIEWER)
     assert "100% with the model before" in str(watch.fault())
 
 
@@ -195,7 +195,7 @@ def test_a_fault_that_earlier_models_show_as_well_is_reported_and_changes_no_mod
 
     def fail(version: str) -> None:
         for _ in range(MIN_FAILED):
-            watch.record(QUERY, seen(version=version, error="the engine's own fault"), KNOWN)
+            watch.record(QUERY, seen(version=version, error="the engine's own fault"), VIEWER)
         poller.step()
 
     fail("m3")
@@ -204,6 +204,6 @@ def test_a_fault_that_earlier_models_show_as_well_is_reported_and_changes_no_mod
     assert loaded == ["m1", "m2", "m3", "m2"]
     assert "version 2 is at fault" in str(poller.refused)
     for _ in range(WINDOW):
-        watch.record(QUERY, seen(version="m2"), KNOWN)
+        watch.record(QUERY, seen(version="m2"), VIEWER)
     poller.step()
     assert "version 3 withdrawn" in str(poller.refused)
