@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from features.history import files
+from features.history import erasures, files, log_epochs
 from recsys.domain.errors import InvalidInput
 
 ACCEPTED = (
@@ -16,6 +16,9 @@ ACCEPTED = (
 )
 REQUIRED = frozenset({"viewer_id", "id", "kind", "at", "source", "offset"})
 """Columns that every file of the log has."""
+
+OWN = frozenset({erasures.FILE_NAME, log_epochs.FILE_NAME})
+"""Files that the log itself keeps beside the folders of its days."""
 
 
 def check_event_log(directory: str | Path) -> None:
@@ -27,7 +30,7 @@ def check_event_log(directory: str | Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise InvalidInput(f"event log {directory}: a file; {ACCEPTED}")
     for file in sorted(directory.glob("*.*")):
-        if file.suffix in (".parquet", ".csv", ".json", ".jsonl") and file.is_file():
+        if file.suffix in (".parquet", ".csv", ".json", ".jsonl") and file.name not in OWN and file.is_file():
             raise InvalidInput(f"event log: {file} is not part of it; {ACCEPTED}")
     for folder in files.days(directory):
         for file in sorted(folder.glob("*.parquet")):

@@ -13,8 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.cli import main
+from features.events.schema import ViewerEvent
+from features.history.compaction import compact
+from features.history.event_log import EventLog
 from features.history.foreign_files import check_event_log
+from features.history.log_epochs import LogEpoch
 from features.importers.catalog import read_items
+from features.state.online.memory import MemoryStore
+from features.state.votes import LoggedEvent
 from recsys.domain.errors import InvalidInput
 
 GOOD = '{"id": "i1", "title": {"zh": "新闻"}, "outlet": "cn", "published_at": "2026-01-31T20:00:00Z"}\n'
@@ -149,6 +155,17 @@ def test_a_file_in_place_of_an_event_log_is_named_and_a_missing_log_is_empty(tmp
     with pytest.raises(InvalidInput, match=r"events\.csv: a file; an event log is a directory"):
         check_event_log(file)
     check_event_log(tmp_path / "none")
+
+
+def test_the_files_of_an_event_log_itself_are_not_foreign(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    event = ViewerEvent(id="e", kind="play", viewer_id="v", at=1_780_000_000.0, item_id="i")
+    log.epochs.name(MemoryStore(), "t", LogEpoch("identity", 1))
+    log.append("t/0", 0, 0, [LoggedEvent("t/0", 0, event)])
+    log.erasures.add("hash", 1.0)
+    compact(log)
+    assert {"erased.jsonl", "log_epochs.json"} <= {file.name for file in tmp_path.iterdir()}
+    check_event_log(tmp_path)
 
 
 def test_a_directory_that_is_no_bundle_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
