@@ -11,6 +11,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from features.sqlite import sqlite_url
+from features.user_files import BOM, utf8_fault
 from recsys.domain.errors import Finding, SettingsError, schema_fault
 
 PREFIX = "MAINSTAY_"
@@ -21,6 +23,12 @@ DEFAULT_CONFIG = Path("mainstay.toml")
 """The TOML file that is read if it exists and no file is named."""
 
 
+ACCEPTED = "settings are a TOML file in UTF-8 with lines such as port = 8080"
+
+NO_NUL = r"^[^\x00]*$"
+"""Pattern of a directory: any text that a file name can hold."""
+
+
 class Settings(BaseSettings):
     """The addresses, directories and limits of a process; an empty URL stands for the embedded default under `home`.
 
@@ -29,18 +37,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
 
-    home: str = Field(".mainstay", description="directory of the embedded log, stores and models")
+    home: str = Field(
+        ".mainstay", min_length=1, pattern=NO_NUL, description="directory of the embedded log, stores and models"
+    )
     stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT][?session_s=6] | memory://")
     online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME&cluster=1] | memory://")
     control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB[?schema=NAME] (SQLAlchemy URLs)")
-    event_log: str = Field("", description="directory of the Parquet event log")
+    event_log: str = Field("", pattern=NO_NUL, description="directory of the Parquet event log")
     registry: str = Field("", description="MLflow tracking and registry URI")
     model: str = Field("mainstay", description="registered model name")
     alias: str = Field("champion", description="model alias that serving follows")
     topic: str = Field("viewer-events", description="topic of viewer events; dead letters go to <topic>.dead")
     group: str = Field("features", description="consumer group of the workers")
     partitions: int = Field(4, ge=1, le=1024, description="partitions of a topic that this process creates")
-    spool: str = Field("", description="directory where events wait until a stream on another machine accepts them")
+    spool: str = Field(
+        "", pattern=NO_NUL, description="directory where events wait until a stream on another machine accepts them"
+    )
     spool_mb: int = Field(1024, ge=1, description="MiB of waiting events per process; beyond that the API answers 503")
     changes: bool = Field(False, description="publish changes of items and policies on the topic <topic>.changes")
     host: str = Field("127.0.0.1", description="address the API listens on")
@@ -143,7 +155,7 @@ class Settings(BaseSettings):
     @property
     def stream_url(self) -> str:
         """The URL of the stream; the embedded stream by default."""
-        return self.stream or f"sqlite:///{self.home}/stream.db"
+        return self.stream or sqlite_url(f"{self.home}/stream.db")
 
     @property
     def spool_dir(self) -> str:
@@ -153,17 +165,17 @@ class Settings(BaseSettings):
     @property
     def online_url(self) -> str:
         """The URL of the online store; the embedded store by default."""
-        return self.online or f"sqlite:///{self.home}/online.db"
+        return self.online or sqlite_url(f"{self.home}/online.db")
 
     @property
     def vectors_url(self) -> str:
         """The URL of the store of text vectors; the embedded store by default."""
-        return self.vectors or f"sqlite:///{self.home}/vectors.db"
+        return self.vectors or sqlite_url(f"{self.home}/vectors.db")
 
     @property
     def control_url(self) -> str:
         """The URL of the control plane; the embedded database by default."""
-        return self.control or f"sqlite:///{self.home}/control.db"
+        return self.control or sqlite_url(f"{self.home}/control.db")
 
     @property
     def event_log_dir(self) -> str:
@@ -173,7 +185,7 @@ class Settings(BaseSettings):
     @property
     def registry_uri(self) -> str:
         """The tracking and registry URI of MLflow; an embedded database by default."""
-        return self.registry or f"sqlite:///{self.home}/mlflow.db"
+        return self.registry or sqlite_url(f"{self.home}/mlflow.db")
 
 
 def find_config(flag: Path | None) -> Path | None:
@@ -189,12 +201,16 @@ def _variable(name: str) -> str:
 
 def _read_toml(config: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(config.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SettingsError("invalid settings", [Finding(str(config), f"cannot be read: {reason}")]) from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError("invalid settings", [Finding(str(config), f"not valid TOML: {error}")]) from error
+        raw = config.read_bytes()
+        if fault := utf8_fault(raw):
+            raise SettingsError("invalid settings", [Finding(str(config), f"{fault}; {ACCEPTED}")])
+        return tomllib.loads(raw.removeprefix(BOM).decode())
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise SettingsError("invalid settings", [Finding(str(config), reason)]) from error
+    except (ValueError, RecursionError) as error:
+        reason = f"not valid TOML: {error}; {ACCEPTED}"
+        raise SettingsError("invalid settings", [Finding(str(config), reason)]) from error
 
 
 def _unknown_variables(settings: type[Settings]) -> list[Finding]:

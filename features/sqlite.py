@@ -1,4 +1,4 @@
-"""SQLite helpers of the embedded stream and online store: durable databases shared by several processes.
+"""SQLite helpers of the embedded databases: their URLs, and durable databases shared by several processes.
 
 A damaged file is reported in one line that names the file and what to do about it. Not every damage is an error of
 SQLite: texts that are not UTF-8 are read with replacement characters, so that their rows can be refused one by one, and
@@ -12,8 +12,44 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote, unquote
 
-from recsys.domain.errors import Unavailable
+from recsys.domain.errors import InvalidInput, Unavailable
+
+_SCHEME = "sqlite:///"
+
+
+def sqlite_url(path: str) -> str:
+    """Return the URL of a database file, as SQLAlchemy and MLflow read it: special characters are percent-encoded.
+
+    >>> sqlite_url("/data/a?b/stream.db"), sqlite_url(".mainstay/stream.db")
+    ('sqlite:////data/a%3Fb/stream.db', 'sqlite:///.mainstay/stream.db')
+    """
+    return _SCHEME + quote(path, safe=" +/")
+
+
+def sqlite_path(url: str) -> str:
+    """Return the path of the database file of `sqlite:///PATH`, the inverse of `sqlite_url`.
+
+    A part after a bare `?` is refused, since it is more likely a piece of the path than an option. Raises InvalidInput.
+
+    >>> sqlite_path("sqlite:////data/a%3Fb/stream.db")
+    '/data/a?b/stream.db'
+    """
+    path, _, options = url.removeprefix(_SCHEME).partition("?")
+    if not url.startswith(_SCHEME) or not path:
+        raise InvalidInput(f"{url!r}: expected sqlite:///PATH")
+    if options:
+        raise InvalidInput(f"{url!r}: an SQLite URL has no options; write %3F for a ? in the path, and %25 for a %")
+    return unquote(path)
+
+
+def mlflow_uri(uri: str) -> str:
+    """Return the URI of a registry as MLflow must get it. Raises InvalidInput for a wrong `sqlite:` URL.
+
+    MLflow would create an empty directory named like the percent-encoded path of `sqlite:///PATH`.
+    """
+    return f"sqlite+pysqlite:///{quote(sqlite_path(uri), safe=' +/')}" if uri.startswith("sqlite:") else uri
 
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 MAX_FAULTS = 5

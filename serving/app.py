@@ -30,6 +30,9 @@ from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.state.quarantine import CorruptStateCounter
 from recsys.domain.decay import DAY_S
+from recsys.domain.query import Query
+from recsys.domain.viewer import ViewerState
+from recsys.page import Page
 from recsys.pipeline import Engine
 from serving.api.routes import (
     events,
@@ -65,6 +68,8 @@ from serving.services import Services
 from serving.snapshot.embedding_refresher import EmbeddingPoller
 from serving.snapshot.holders import SnapshotHolder
 from serving.snapshot.model_loader import ModelPoller
+from serving.snapshot.model_trial import ModelTrial
+from serving.snapshot.model_watch import ModelWatch
 from serving.snapshot.profiles import ready_profiles
 from serving.viewer_data import ViewerData
 
@@ -95,6 +100,9 @@ ROUTERS = (
     console.router,
 )
 
+OnPage = Callable[[Query, Page, ViewerState | None], None]
+"""A function that is called for every page that is served."""
+
 OpenSpool = Callable[[Callable[[Mapping[int, int]], object]], Spool]
 """A factory of a spool. Its argument is the callback for delivered offsets."""
 
@@ -119,16 +127,16 @@ def build(
     watchdog, event_spool = _open_spool(settings, stream, spool, metrics)
     engine, tokens = engine or _engine(settings), Tokens(settings.secret.encode() or home_secret(settings.home))
     publisher = ImpressionPublisher(event_spool, metrics.impressions_dropped.inc)
-    live = LiveMetrics(holders, metrics, clock)
+    live, watch = LiveMetrics(holders, metrics, clock), ModelWatch(lambda: holders.current.closed)
     pages = PageService(
-        engine, holders, page_store, publisher, tokens, metrics, clock, live.record,
+        engine, holders, page_store, publisher, tokens, metrics, clock, _each(live.record, watch.record),
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=corrupt_states,
     )  # fmt: skip
     loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
     policy_service = _policy_service(settings, control, holders, clock, loop, live)
-    log = EventLog(settings.event_log_dir)
+    log, trial = EventLog(settings.event_log_dir), ModelTrial(engine, holders, online, clock, corrupt_states)
     requests = RequestLog(log, online, pages.recent_queries, unreadable=corrupt_states)
-    model_poller, embedding_poller = _artifact_pollers(settings, holders)
+    model_poller, embedding_poller = _artifact_pollers(settings, holders, trial, watch)
     services = Services(
         settings=settings,
         clock=clock,
@@ -175,6 +183,16 @@ def create_app(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+def _each(*records: OnPage) -> OnPage:
+    """Return a function that passes a page to each of these."""
+
+    def record(query: Query, page: Page, viewer: ViewerState | None) -> None:
+        for function in records:
+            function(query, page, viewer)
+
+    return record
 
 
 def _skip_migration() -> None:
@@ -243,7 +261,9 @@ def _viewer_data(
     return ViewerData(log, online, stream, settings.topic, settings.group, clock, on_erased)
 
 
-def _artifact_pollers(settings: Settings, holders: SnapshotHolder) -> tuple[ModelPoller, EmbeddingPoller | None]:
+def _artifact_pollers(
+    settings: Settings, holders: SnapshotHolder, trial: ModelTrial, watch: ModelWatch
+) -> tuple[ModelPoller, EmbeddingPoller | None]:
     """Return the pollers of models and of text vectors; the latter is None if no encoder is configured."""
     encoder = open_encoder(settings.encoder)
     embeddings = None if encoder is None else EmbeddingPoller(_embedding_refresher(settings, encoder), holders)
@@ -254,6 +274,8 @@ def _artifact_pollers(settings: Settings, holders: SnapshotHolder) -> tuple[Mode
         FEATURES,
         holders.set_model,
         lambda: encoder.name if encoder else "",
+        trial.fault,
+        watch,
     )
     return models, embeddings
 

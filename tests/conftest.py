@@ -41,7 +41,8 @@ SERVER_ADAPTERS = {"kafka", "redis", "redis-cluster", "postgres"}
 
 SLOW_MODULES = {
     "test_compaction", "test_demo", "test_durable_intake", "test_embedding_refresher", "test_faults",
-    "test_model_loader", "test_notebooks", "test_online_outage", "test_openapi_fuzzing", "test_preview",
+    "test_model_loader", "test_model_watch", "test_notebooks", "test_odd_home", "test_online_outage",
+    "test_openapi_fuzzing", "test_preview",
     "test_processes", "test_query", "test_real_servers", "test_registry", "test_replay_oracle", "test_run",
     "test_simulation", "test_skew_audit", "test_supply", "test_watchdog", "test_worker_crash", "test_worker_rebuild",
 }  # fmt: skip

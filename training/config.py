@@ -10,11 +10,15 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.columns import FEATURES
+from features.user_files import BOM, utf8_fault
 from recsys.domain.errors import Finding, SettingsError, schema_fault
 from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
 """Directory of the configurations that the package ships."""
+
+
+ACCEPTED = "a training configuration is a TOML file in UTF-8 with tables such as [network]"
 
 
 class ConfigError(SettingsError):
@@ -145,9 +149,14 @@ def _load_layers(file: Path, derived: tuple[Path, ...]) -> dict[str, object]:
     if file in derived:
         raise ConfigError(f"training configuration {file} extends itself through `base`")
     try:
-        fields = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"training configuration {file} is not TOML: {error}") from None
+        raw = file.read_bytes()
+        if fault := utf8_fault(raw):
+            raise ConfigError(f"training configuration {file}: {fault}; {ACCEPTED}")
+        fields = tomllib.loads(raw.removeprefix(BOM).decode())
+    except OSError as error:
+        raise ConfigError(f"training configuration {file} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"training configuration {file} is not TOML: {error}; {ACCEPTED}") from None
     base = fields.pop("base", None)
     if base is None:
         return fields

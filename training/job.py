@@ -8,6 +8,7 @@ from pathlib import Path
 
 from features.embeddings.connect import with_content
 from features.history.event_log import EventLog
+from features.history.foreign_files import check_event_log
 from features.importers.catalog import read_items
 from features.settings import Settings
 from recsys.domain.catalog import Catalog
@@ -29,6 +30,7 @@ def run_job(settings: Settings, catalog: str, config_name: str, until: float | N
     start = time.monotonic()
     config = read_config(config_name)
     items = with_content(Catalog.of(read_items(catalog)), settings)
+    check_event_log(settings.event_log_dir)
     timeline = read_timeline(EventLog(Path(settings.event_log_dir)), until, progress, settings.viewer_ttl_days * DAY_S)
     print(f"{len(timeline.events):,} events, {len(items):,} items", flush=True)
     outcome = run(timeline, items, config, time.time(), lambda line: print(line, flush=True), progress)

@@ -15,8 +15,10 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from features.sqlite import mlflow_uri, sqlite_path
 from recsys.domain.errors import Unavailable
-from recsys.models.bundle import Bundle, pack
+from recsys.models.bundle import Bundle, pack, unpack
+from recsys.models.served_model import ServedModel
 
 BUNDLE = "bundle"
 """Artifact directory of a run with the bundle's files."""
@@ -29,12 +31,16 @@ class Registry:
     """A client of an MLflow server or local database, from which serving loads the version with the alias."""
 
     def __init__(self, uri: str, artifacts: Path) -> None:
-        """`artifacts` is the directory for files if `uri` is a local database; a server uses its own location."""
+        """`artifacts` is the directory for files if `uri` is a local database; a server uses its own location.
+
+        Raises InvalidInput for a wrong `sqlite:` URL, and Unavailable when the registry does not answer.
+        """
         self._uri, self._artifacts = uri, artifacts
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        self._local = uri.startswith("sqlite:")
+        if self._local:
+            Path(sqlite_path(uri)).parent.mkdir(parents=True, exist_ok=True)
         with _mlflow_calls(uri):
-            self._client = MlflowClient(uri, uri)
+            self._client = MlflowClient(mlflow_uri(uri), mlflow_uri(uri))
             self._experiment = self._open_experiment()
 
     def register(self, bundle: Bundle, params: Mapping[str, object], model: str, alias: str) -> str:
@@ -44,6 +50,7 @@ class Registry:
         BundleError for a bundle that must not be served, and Unavailable when the registry does not answer.
         """
         files = pack(bundle)
+        ServedModel.load(unpack(files), bundle.feature_names)
         with _mlflow_calls(self._uri):
             run = self._client.create_run(self._experiment, run_name=bundle.version)
             run_id = run.info.run_id
@@ -69,8 +76,7 @@ class Registry:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             return str(experiment.experiment_id)
-        local = self._uri.startswith("sqlite:///")
-        location = self._artifacts.resolve().as_uri() if local else None
+        location = self._artifacts.resolve().as_uri() if self._local else None
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
@@ -87,7 +93,8 @@ def _mlflow_calls(uri: str) -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r"(?s).*noload.*", category=DeprecationWarning)
             yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise Unavailable(f"model registry at {uri}: {error}") from error
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]  # the rest is the SQL statement
+        raise Unavailable(f"model registry at {uri}: {cause}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -22,6 +22,7 @@ from features.columns import FEATURES
 from recsys.domain.catalog import Catalog
 from recsys.domain.types import F32
 from recsys.models.bundle import ALS, Bundle
+from recsys.models.probe import with_probe
 from recsys.models.ranker import Predictor, tensors
 from recsys.models.retriever import Retriever
 from recsys.utility import weight_vector
@@ -35,8 +36,8 @@ from training.models.ranker import TrainedRanker, quality, train
 from training.state_replay import StateReplay
 from training.timeline import Timeline
 
-PROBE = 64
-"""Number of rows of the bundle's probe."""
+PROBE = 8192
+"""Largest number of rows of the bundle's probe."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,10 @@ def _bundle(
     replay.advance(timeline.index(models.until))
     retriever, held_out = models.retriever, models.ranker.held_out
     popularity: F32 = replay.stats(models.until).popularity()[catalog.rows(retriever.item_ids)]
-    probe = held_out.features[np.linspace(0, len(held_out.features) - 1, PROBE).astype(int)]
-    return Bundle(
+    sample = np.zeros(len(held_out.weight), np.bool_)
+    sample[np.linspace(0, len(sample) - 1, PROBE).astype(int)] = True
+    rows = held_out.take(sample)
+    bundle = Bundle(
         version=datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ"),
         created_at=now,
         item_ids=retriever.item_ids,
@@ -154,13 +157,14 @@ def _bundle(
         popularity=popularity,
         network=tensors(models.ranker.network),
         feature_names=FEATURES,
-        probe_features=probe,
-        probe_p=Predictor(models.ranker.network).p(probe),
+        probe_features=rows.features,
+        probe_p=Predictor(models.ranker.network).p(rows.features),
         metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
         encoder=catalog.content.encoder,
         action_weights=dict(config.action_weights),
         model_kind=ALS,
     )
+    return with_probe(bundle, rows.label, rows.weight)
 
 
 def _day(at: float) -> str:

@@ -35,6 +35,7 @@ from features.worker.worker import Worker
 from recsys.domain.item import Item
 from recsys.domain.types import ACTIONS
 from recsys.models.bundle import Bundle
+from recsys.models.probe import with_probe
 from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.served_model import ServedModel
 from serving.app import build
@@ -219,7 +220,7 @@ def _model(seed: int) -> ServedModel:
         probe_p=Predictor(network).p(probe),
         metrics={},
     )
-    return ServedModel.load(bundle, FEATURES)
+    return ServedModel.load(with_probe(bundle), FEATURES)
 
 
 if __name__ == "__main__":

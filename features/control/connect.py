@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from features.control.plane import ControlPlane
 from features.control.transactions import map_db_errors
-from features.sqlite import use_wal
+from features.sqlite import sqlite_path, use_wal
 from recsys.domain.errors import InvalidInput
 
 HEAD = "0004"
@@ -50,7 +50,7 @@ def connect(url: str) -> Engine:
         return _postgres(parsed)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         raise InvalidInput(f"control plane URL {url!r}: expected sqlite:///PATH or postgresql://USER@HOST/DB")
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    Path(sqlite_path(url)).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, connect_args={"timeout": 10})
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -95,7 +95,7 @@ def migrate(engine: Engine) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # % begins an interpolation
     with _alembic_lock, engine.connect().execution_options(writes=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})

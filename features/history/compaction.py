@@ -22,7 +22,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from features.history import files
 from features.history.arrow_schema import SCHEMA, WRITER_OPTIONS, with_all_columns
-from features.history.event_log import REWRITING, WRITING, EventLog, create_view
+from features.history.event_log import REWRITING, WRITING, EventLog, create_view, duckdb_path
 from recsys.domain.errors import Unavailable
 
 ROWS = 100_000
@@ -134,5 +134,5 @@ def purge(log: EventLog, viewer_id: str) -> int:
 def _has_erased_events(part: str, viewer_id: str, erased_at: float) -> bool:
     with duckdb.connect() as database:
         query = 'SELECT 1 FROM read_parquet($file) WHERE viewer_id = $viewer AND "at" <= $erased_at LIMIT 1'
-        parameters = {"file": part, "viewer": viewer_id, "erased_at": erased_at}
+        parameters = {"file": duckdb_path(part), "viewer": viewer_id, "erased_at": erased_at}
         return bool(database.sql(query, params=parameters).fetchall())

@@ -14,6 +14,7 @@ Neither returns erased events (`features.history.erasures`), nor the events of d
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -190,7 +191,7 @@ def _name(source: str, first: int, last: int) -> str:
 
 def create_view(database: duckdb.DuckDBPyConnection, paths: Sequence[str], erased: Mapping[str, float]) -> None:
     """Create the view `log` over these files, without erased events."""
-    names = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    names = ", ".join("'" + duckdb_path(path).replace("'", "''") + "'" for path in paths)
     columns = f"SELECT * FROM read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
     database.register("log_names", SCHEMA.empty_table())  # adds columns that no file has yet
     columns = f"SELECT * FROM log_names UNION ALL BY NAME {columns}"
@@ -202,6 +203,17 @@ def create_view(database: duckdb.DuckDBPyConnection, paths: Sequence[str], erase
             WHERE erased.viewer_hash IS NULL OR events."at" > erased.erased_at
         """
     database.execute(f"CREATE TEMP VIEW log AS {columns}")
+
+
+def duckdb_path(path: str) -> str:
+    """Return the path as DuckDB must get it to read exactly this file.
+
+    DuckDB takes a path as a pattern if no file has its exact name: `a*b/x.parquet` could be a file of another engine.
+
+    >>> duckdb_path("/data/a[1]/x.parquet")
+    '/data/a[[]1]/x.parquet'
+    """
+    return glob.escape(path)
 
 
 def _parameters_of(query: str, parameters: Mapping[str, object]) -> dict[str, object]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from urllib.error import URLError
+from http.client import HTTPException
 from urllib.parse import quote
 from urllib.request import urlopen
 
 from pydantic import ValidationError
 
+from features.user_files import utf8_lines
 from recsys.domain.errors import Finding, ItemError, Unavailable, schema_fault
 from recsys.domain.item import Item
 
@@ -17,21 +18,41 @@ PAGE = 1000
 """Number of items requested per page of the API."""
 
 
-def read_items(source: str) -> Iterator[Item]:
-    """Yield all items of the engine at `http://HOST:PORT` (pages of GET /v1/items) or of a `.jsonl` file.
+ACCEPTED = (
+    'a catalog is a UTF-8 file of JSON lines, one item per line, such as {"id": "film-1", "title": {"en": "Film 1"}, '
+    '"outlet": "cn", "published_at": "2026-01-31T20:00:00Z"}'
+)
 
-    Raises ItemError with the line (or id) and field of an invalid item, Unavailable if the API does not respond.
+
+def read_items(source: str) -> Iterator[Item]:
+    """Yield all items of the engine at `http://HOST:PORT` (pages of GET /v1/items) or of a file of JSON lines.
+
+    Raises InvalidInput with the file, line (or id) and field of the first fault, Unavailable if the API does not
+    respond.
     """
     if source.startswith(("http://", "https://")):
         yield from _from_api(source.rstrip("/"))
         return
-    with open(source, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    yield parse_item(json.loads(line), f"line {number}")
-                except json.JSONDecodeError as error:
-                    raise ItemError(source, [Finding(f"line {number}", f"not JSON: {error}")]) from error
+    empty = True
+    for number, line in utf8_lines(source, ACCEPTED):
+        if line.strip():
+            where, empty = f"{source}, line {number}", False
+            yield parse_item(_object(line, where), where)
+    if empty:
+        raise ItemError(f"{source}: no items; {ACCEPTED}")
+
+
+def _object(line: str, where: str) -> object:
+    """Return the JSON object of a line. Raises ItemError."""
+    try:
+        raw = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ItemError(f"{where}: not JSON ({error.msg} at column {error.colno}); {ACCEPTED}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nested too deep
+        raise ItemError(f"{where}: not JSON ({error}); {ACCEPTED}") from error
+    if not isinstance(raw, dict):
+        raise ItemError(f"{where}: a JSON {type(raw).__name__}, expected an object; {ACCEPTED}")
+    return raw
 
 
 def parse_item(raw: object, path: str) -> Item:
@@ -54,8 +75,10 @@ def _from_api(address: str) -> Iterator[Item]:
         try:
             with urlopen(url, timeout=30) as response:
                 page = json.load(response)
-        except (URLError, TimeoutError, json.JSONDecodeError) as error:
+            items, token = list(page["items"]), page["next_page_token"]
+        except (OSError, HTTPException) as error:
             raise Unavailable(f"catalog at {address} unavailable: {error}") from error
-        for raw in page["items"]:
-            yield parse_item(raw, str(raw.get("id", "?")))
-        token = page["next_page_token"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Unavailable(f"catalog at {address}: this is not the API of Mainstay ({error!r})") from error
+        for raw in items:
+            yield parse_item(raw, f"{address}: item {raw.get('id', '?') if isinstance(raw, dict) else raw!r}")

@@ -13,14 +13,16 @@ from tqdm import tqdm
 
 from features.embeddings.connect import with_content
 from features.history.event_log import EventLog
+from features.history.foreign_files import check_event_log
 from features.history.impressions import iter_impressions
 from features.importers.catalog import read_items
 from features.measurement.skew import TOLERANCE, SkewReport, audit_skew
 from features.settings import Settings
 from recsys.domain.catalog import Catalog
 from recsys.domain.decay import DAY_S
+from recsys.domain.errors import BundleError
 from recsys.metrics.report_card import PageView, control_metrics, report_table
-from recsys.models.bundle import MANIFEST, TENSORS, unpack
+from recsys.models.bundle import FILES, unpack
 from recsys.models.retriever import Retriever, load_retriever
 
 EXIT_INCONCLUSIVE = 3
@@ -39,6 +41,7 @@ def print_metrics(settings: Settings, catalog: str, days: float, by: str, progre
 
     Raises Unavailable, ItemError, OSError.
     """
+    check_event_log(settings.event_log_dir)
     _print_report(measure(EventLog(settings.event_log_dir), catalog, days, GROUPS[by], time.time(), progress))
     return 0
 
@@ -49,6 +52,7 @@ def print_skew(settings: Settings, catalog: str, bundles: Sequence[Path], days: 
     Return 0 without skew, 1 with skew, EXIT_INCONCLUSIVE when differences may stem from erased viewers.
     Raises InvalidInput when no page records its features, Unavailable, ItemError, BundleError, OSError.
     """
+    check_event_log(settings.event_log_dir)
     items = with_content(Catalog.of(read_items(catalog)), settings)
     since, log = time.time() - days * DAY_S, EventLog(settings.event_log_dir)
     ttl_s = settings.viewer_ttl_days * DAY_S
@@ -71,11 +75,16 @@ def measure(
 
 
 def _retrievers(directories: Sequence[Path]) -> dict[str, Retriever]:
-    """Return the retrievers of these bundles by model version. Raises BundleError, OSError."""
+    """Return the retrievers of these bundles by model version. Raises BundleError."""
     retrievers = {}
     for directory in directories:
-        bundle = unpack({name: Path(directory, name).read_bytes() for name in (MANIFEST, TENSORS)})
-        retrievers[bundle.version] = load_retriever(bundle)
+        try:
+            bundle = unpack({name: Path(directory, name).read_bytes() for name in FILES})
+            retrievers[bundle.version] = load_retriever(bundle)
+        except (BundleError, OSError) as error:
+            cause = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+            accepted = f"a bundle is a directory with {', '.join(FILES)}: the artifact `bundle` of a model version"
+            raise BundleError(f"--bundle {directory}: {cause}; {accepted}") from error
     return retrievers
 
 

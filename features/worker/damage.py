@@ -7,12 +7,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import make_url
-
 from features.control.rows import StoredItem
 from features.events.stream.sqlite_checksums import find_damaged_rows
 from features.settings import Settings
-from features.sqlite import MAX_FAULTS, damage_line, find_damage
+from features.sqlite import MAX_FAULTS, damage_line, find_damage, sqlite_path
 from recsys.domain.errors import DamagedData
 
 RowCheck = Callable[[sqlite3.Connection], list[str]]
@@ -42,8 +40,8 @@ def _path_of(url: str) -> str | None:
     """Return the path of an SQLite file; None for a server and for a file that does not exist yet."""
     if not url.startswith("sqlite:///"):
         return None
-    path = url.removeprefix("sqlite:///") if "?" not in url else make_url(url).database
-    return path if path and Path(path).exists() else None
+    path = sqlite_path(url)
+    return path if Path(path).exists() else None
 
 
 def _check_rows(path: str, check_rows: RowCheck) -> list[str]:

@@ -15,6 +15,9 @@ from recsys.domain.viewer import ViewerState
 from recsys.models.als import AlsRetriever
 from recsys.models.bundle import ALS, Bundle
 
+MAX_PARAM = 1e6
+"""Largest parameter of implicit ALS; those of trained models are below 1,000."""
+
 
 class Retriever(Protocol):
     """A retrieval model in service, built once for each bundle. It is thread-safe.
@@ -49,7 +52,12 @@ class Retriever(Protocol):
 
 def _als(bundle: Bundle) -> Retriever:
     params = bundle.retriever_params
-    return AlsRetriever(bundle.item_ids, bundle.item_vectors, params["regularization"], params["alpha"])
+    regularization, alpha = params["regularization"], params["alpha"]
+    if not (0 < regularization <= MAX_PARAM and 0 < alpha <= MAX_PARAM):
+        raise BundleError(
+            f"regularization is {regularization:g} and alpha {alpha:g}, expected positive numbers up to {MAX_PARAM:g}"
+        )
+    return AlsRetriever(bundle.item_ids, bundle.item_vectors, regularization, alpha)
 
 
 KINDS: dict[str, Callable[[Bundle], Retriever]] = {ALS: _als}

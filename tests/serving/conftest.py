@@ -24,6 +24,7 @@ from features.events.schema import ViewerEvent
 from features.settings import Settings
 from recsys.domain.types import ACTIONS
 from recsys.models.bundle import Bundle
+from recsys.models.probe import with_probe
 from recsys.models.ranker import Predictor, Ranker, tensors
 from serving.app import build
 from serving.services import Services
@@ -179,7 +180,7 @@ def bundle(version: str, item_ids: Sequence[str], feature_names: Sequence[str] =
     torch.manual_seed(3)
     network = tensors(Ranker(len(feature_names), len(ACTIONS), hidden=4))
     probe = rng.normal(size=(3, len(feature_names))).astype(np.float32)
-    return Bundle(
+    unprobed = Bundle(
         version=version,
         created_at=0.0,
         item_ids=tuple(item_ids),
@@ -192,3 +193,4 @@ def bundle(version: str, item_ids: Sequence[str], feature_names: Sequence[str] =
         probe_p=Predictor.load(network).p(probe),
         metrics={},
     )
+    return with_probe(unprobed)

@@ -14,6 +14,7 @@ from features.columns import FEATURES
 from recsys.domain.errors import BundleError, Unavailable
 from recsys.domain.types import ACTIONS
 from recsys.models.bundle import Bundle, unpack
+from recsys.models.probe import with_probe
 from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.served_model import ServedModel
 from training.registry import BUNDLE, Registry
@@ -24,7 +25,7 @@ def bundle() -> Bundle:
     rng = np.random.default_rng(1)
     network = Ranker(len(FEATURES), len(ACTIONS), hidden=8)
     probe = rng.normal(size=(5, len(FEATURES))).astype(np.float32)
-    return Bundle(
+    unprobed = Bundle(
         version="20260101T000000Z",
         created_at=1_767_225_600.0,
         item_ids=("film-1", "新闻-2", "film-3"),
@@ -37,6 +38,7 @@ def bundle() -> Bundle:
         probe_p=Predictor(network).p(probe),
         metrics={"ranker_ndcg_at_10": 0.25},
     )
+    return with_probe(unprobed)
 
 
 def fetch(uri: str, alias: str, directory: Path) -> tuple[str, Bundle]:

@@ -327,13 +327,14 @@ def _bundle() -> Any:
     from features.columns import FEATURES
     from recsys.domain.types import ACTIONS
     from recsys.models.bundle import Bundle
+    from recsys.models.probe import with_probe
     from recsys.models.ranker import Predictor, Ranker, tensors
 
     rng = np.random.default_rng(3)
     torch.manual_seed(3)
     network = tensors(Ranker(len(FEATURES), len(ACTIONS)))
     probe = rng.normal(size=(4, len(FEATURES))).astype(np.float32)
-    return Bundle(
+    unprobed = Bundle(
         version="faults",
         created_at=0.0,
         item_ids=tuple(f"item-{n}" for n in range(ITEMS)),
@@ -346,6 +347,7 @@ def _bundle() -> Any:
         probe_p=Predictor.load(network).p(probe),
         metrics={},
     )
+    return with_probe(unprobed)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Stream
 from features.events.stream.sqlite import SqliteStream
+from features.sqlite import sqlite_path
 from recsys.domain.errors import InvalidInput
 
 
@@ -22,7 +23,7 @@ def open_stream(url: str, *, partitions: int) -> Stream:
     """
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return SqliteStream(rest[1:], partitions)
+        return SqliteStream(sqlite_path(url), partitions)
     if scheme == "kafka" and rest:
         from features.events.stream.kafka import KafkaStream  # imported here: the client is slow to import
 

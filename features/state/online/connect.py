@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode
 
+from features.sqlite import sqlite_path
 from features.state.keys import INDEXED
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
@@ -21,7 +22,7 @@ def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:
     """
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return SqliteStore(rest[1:], timeout_s)
+        return SqliteStore(sqlite_path(url), timeout_s)
     if scheme in ("redis", "rediss", "valkey") and rest:
         try:
             from features.state.online.redis import RedisStore  # optional dependency
