@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from safetensors.numpy import load, save
 
 from recsys.domain.errors import BundleError, Finding, schema_fault
-from recsys.domain.item import Id
+from recsys.domain.fields import Id
 from recsys.domain.types import ACTIONS, F32
 from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
