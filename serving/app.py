@@ -58,6 +58,7 @@ from serving.pages.event_intake import EventIntake
 from serving.pages.impression_publisher import ImpressionPublisher
 from serving.pages.live_metrics import LiveMetrics
 from serving.pages.page_service import PageService
+from serving.pages.source_limits import SourceLimits
 from serving.pollers import build_pollers
 from serving.prometheus import Metrics
 from serving.schemas import problems
@@ -149,7 +150,7 @@ def build(
         model_poller=model_poller,
         embedding_poller=embedding_poller,
         pages=pages,
-        event_intake=_event_intake(event_spool, control, tokens, metrics, clock, holders),
+        event_intake=_event_intake(settings, event_spool, control, tokens, metrics, clock, holders),
         targets=loop,
         policy_service=policy_service,
         target_service=TargetService(loop, control, policy_service),
@@ -207,6 +208,7 @@ def _engine(settings: Settings) -> Engine:
 
 
 def _event_intake(
+    settings: Settings,
     spool: Spool,
     control: ControlPlane,
     tokens: Tokens,
@@ -215,7 +217,8 @@ def _event_intake(
     holders: SnapshotHolder,
 ) -> EventIntake:
     """Return the intake of viewer events and items, which checks item ids against the current catalog."""
-    return EventIntake(spool, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of)
+    limits = SourceLimits(settings.viewers_per_source)
+    return EventIntake(spool, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of, limits)
 
 
 def _viewer_data(

@@ -16,7 +16,7 @@ from recsys.domain.errors import MainstayError
 from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import ViewerState
 
-VERSION = 1
+VERSION = 2
 """Version of all states. It increases whenever the byte format changes, and only then."""
 
 VERSIONS = 32
