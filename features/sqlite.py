@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recsys.domain.errors import Unavailable
@@ -21,6 +23,7 @@ def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connectio
     """
     with map_sqlite_errors(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        create_private_file(path)
         connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
         try:
             use_wal(connection)  # like the schema, with the long timeout: processes may start at the same time
@@ -31,6 +34,27 @@ def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connectio
             connection.close()
             raise
     return connection
+
+
+def create_private_file(path: str | Path) -> None:
+    """Create a database file, if it is missing, with mode 600; restrict an existing one and its journals likewise.
+
+    SQLite gives new journals the mode of the database. Files of another owner keep their mode. The database file itself
+    is never opened here: closing it would release the locks that SQLite holds on it in this process. Raises OSError.
+    """
+    path = Path(path)
+    if not path.exists():
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 600
+        os.close(handle)
+        try:
+            with suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            os.unlink(draft)
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with suppress(FileNotFoundError, PermissionError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
 
 
 def use_wal(connection: sqlite3.Connection | sqlite3.Cursor, timeout_s: float = 30.0) -> None:

@@ -15,6 +15,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from features.sqlite import create_private_file
 from recsys.domain.errors import Unavailable
 from recsys.models.bundle import Bundle, pack
 
@@ -33,6 +34,7 @@ class Registry:
         self._uri, self._artifacts = uri, artifacts
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            create_private_file(uri.removeprefix("sqlite:///"))
         with _mlflow_calls(uri):
             self._client = MlflowClient(uri, uri)
             self._experiment = self._open_experiment()

@@ -18,7 +18,7 @@ from features.control.plane import ControlPlane
 from features.control.transactions import Database, map_db_errors
 from features.secret_file import read_or_create_secret
 from features.settings import Settings
-from features.sqlite import use_wal
+from features.sqlite import create_private_file, map_sqlite_errors, use_wal
 from recsys.domain.errors import InvalidInput
 
 HEAD = "0003"
@@ -76,7 +76,9 @@ def connect(url: str) -> Engine:
         return _postgres(parsed)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         raise InvalidInput(f"control plane URL {url!r}: expected sqlite:///PATH or postgresql://USER@HOST/DB")
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    with map_sqlite_errors(parsed.database):
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        create_private_file(parsed.database)
     engine = create_engine(parsed, connect_args={"timeout": 10})
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
