@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from features.redaction import redact
 from features.state.codec import StateError
 from recsys.domain.errors import (
     BundleError,
@@ -171,7 +172,7 @@ def problem(
         "type": f"urn:mainstay:problem:{name}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": str(detail),
+        "detail": redact(str(detail)),
         **as_message(detail).model_dump(exclude={"message"}),
         "instance": request.url.path,
         "findings": [asdict(finding) for finding in findings],

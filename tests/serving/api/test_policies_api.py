@@ -234,6 +234,7 @@ def test_every_write_and_the_audit_trail_require_the_token(serve) -> None:
             ("PUT", "/v1/outlets/cn"),
             ("POST", "/v1/items"),
             ("GET", "/v1/audit"),
+            ("GET", "/v1/policies/cn/history"),
             ("GET", "/console/choices"),
         ]:
             assert service.http.request(method, path, json={}).status_code == 401, path
