@@ -19,8 +19,8 @@ def data_directories(settings: Settings) -> list[Path]:
     """Return the directories in which this process stores data, each once."""
     urls = (settings.stream_url, settings.online_url, settings.vectors_url, settings.control_url)
     files = [Path(url.removeprefix("sqlite:///")) for url in urls if url.startswith("sqlite:///")]
-    directories = [settings.home, settings.spool_dir, settings.event_log_dir, *(file.parent for file in files)]
-    return sorted({Path(directory).absolute() for directory in directories})
+    directories = [Path(name) for name in (settings.home, settings.spool_dir, settings.event_log_dir)]
+    return sorted({directory.absolute() for directory in (*directories, *(file.parent for file in files))})
 
 
 def check_disks(directories: Iterable[Path]) -> None:

@@ -21,7 +21,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, delete, desc, insert, select
+from sqlalchemy import Connection, delete, desc, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from features.control import tables
@@ -114,7 +114,7 @@ def append(
 def _is_of_another_key(connection: Connection, signer: AuditSigner) -> bool:
     """Return whether the first entry was signed with another key, which is what a host with a wrong setting sees."""
     first = connection.execute(select(tables.audit).where(tables.audit.c.seq == 1)).mappings().first()
-    return first is not None and first["hash"] != signer.entry(first)
+    return first is not None and first["hash"] != signer.entry(dict(first))
 
 
 def sign_unsigned(connection: Connection, signer: AuditSigner) -> None:
@@ -196,7 +196,7 @@ def _end_fault(connection: Connection, last: int, signer: AuditSigner, checkpoin
     return AuditFault(seal.seq + 1, "is not covered by the seal of the trail") if seal.seq < last else None
 
 
-def _rows(connection: Connection) -> Iterator[RowMapping | Mapping[str, Any]]:
+def _rows(connection: Connection) -> Iterator[dict[str, Any]]:
     """Yield all rows in order, each as stored. A row that cannot be read has only `seq` and empty fields."""
     after: int | None = None
     while True:
@@ -210,21 +210,22 @@ def _rows(connection: Connection) -> Iterator[RowMapping | Mapping[str, Any]]:
         after = batch[-1]["seq"]
 
 
-def _batch(connection: Connection, after: int | None, limit: int) -> list[RowMapping | Mapping[str, Any]]:
+def _batch(connection: Connection, after: int | None, limit: int) -> list[dict[str, Any]]:
     query = select(tables.audit).order_by(tables.audit.c.seq).limit(limit)
     if after is not None:
         query = query.where(tables.audit.c.seq > after)
-    return list(connection.execute(query).mappings())
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _batch_one_by_one(connection: Connection, after: int | None) -> list[RowMapping | Mapping[str, Any]]:
+def _batch_one_by_one(connection: Connection, after: int | None) -> list[dict[str, Any]]:
     query = select(tables.audit.c.seq).order_by(tables.audit.c.seq).limit(BATCH)
     if after is not None:
         query = query.where(tables.audit.c.seq > after)
-    rows: list[RowMapping | Mapping[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for seq in connection.execute(query).scalars().all():
         try:
-            rows.append(connection.execute(select(tables.audit).where(tables.audit.c.seq == seq)).mappings().one())
+            row = connection.execute(select(tables.audit).where(tables.audit.c.seq == seq)).mappings().one()
+            rows.append(dict(row))
         except DBAPIError:
             rows.append({**dict.fromkeys(_FIELDS, ""), "seq": seq, "hash": ""})
     return rows

@@ -253,7 +253,7 @@ class ControlPlane:
             query = query.where(seq < before)
         with read_tx(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
-        return [AuditRow.read(row) for row in rows]
+        return [AuditRow.read(dict(row)) for row in rows]
 
     def verify_audit(self, checkpoint: Seal | None = None) -> tuple[int, AuditFault | None]:
         """Verify the audit trail; return the number of intact entries and the first fault, None if there is none.

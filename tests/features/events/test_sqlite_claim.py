@@ -87,7 +87,7 @@ def test_a_member_that_lost_its_claim_can_join_again(stream: SqliteStream, monke
         first.commit({0: 1})
     first.close()
     second.close()
-    again = stream.consumer("t", "g")
-    assert len(poll_for(again, 5.0)) == 2
-    again.close()
+    rejoined = stream.consumer("t", "g")
+    assert len(poll_for(rejoined, 5.0)) == 2
+    rejoined.close()
     stream.close()
