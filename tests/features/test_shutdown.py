@@ -27,6 +27,9 @@ def test_a_process_that_hangs_ends_after_the_limit_with_code_0(repeated: int) ->
         assert process.stdout.readline() == b"ready\n"
         for _ in range(repeated):
             process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert b"shutdown incomplete" in errors

@@ -149,7 +149,10 @@ def test_every_process_ends_after_sigterm_whatever_does_not_answer(tmp_path: Pat
             socket.create_connection((host, int(port)), timeout=1.0).close()
             children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
             child.send_signal(signal.SIGTERM)
-            output = child.communicate(timeout=20)  # the limit is 5 s; more only because the machine may be busy
+            try:
+                output = child.communicate(timeout=20)  # the limit is 5 s; more only because the machine may be busy
+            finally:
+                child.kill()
         assert child.returncode == 0
         assert not [pid for pid in children if Path(f"/proc/{pid}/exe").exists()]
         assert "pass-word" not in "".join(output)
