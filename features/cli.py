@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points, version
 from cyclopts import App, CycloptsError
 
 from features.commands.output import reflow
+from features.redaction import print_exception, redact
 from recsys.domain.errors import MainstayError, SettingsError
 
 GROUP = "mainstay.commands"
@@ -34,6 +35,7 @@ mainstay.toml in the working directory), then defaults."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of the process, and return its exit code."""
+    sys.excepthook = print_exception
     tokens = list(sys.argv[1:] if argv is None else argv)
     app = build_app(entry_points(group=GROUP), with_help=not tokens or tokens[0] in ("-h", "--help"))
     program = " ".join(["mainstay", *tokens[:1]]) if tokens and tokens[0] in app else "mainstay"
@@ -81,7 +83,7 @@ def _summary(command: EntryPoint) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    print(redact(message), file=sys.stderr)
     return code
 
 

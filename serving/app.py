@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
-from features.control.connect import connect, migrate
+from features.control.audit_trail import AuditSigner
+from features.control.connect import audit_key_of, checkpoint_of, connect, migrate
 from features.control.plane import ControlPlane
-from features.control.transactions import map_db_errors
+from features.control.transactions import Database, map_db_errors
 from features.embeddings.connect import encoder_lock_path, open_encoder
 from features.embeddings.encoder import Encoder
 from features.embeddings.refresh import EmbeddingRefresher
@@ -60,6 +61,7 @@ from serving.pages.event_intake import EventIntake
 from serving.pages.impression_publisher import ImpressionPublisher
 from serving.pages.live_metrics import LiveMetrics
 from serving.pages.page_service import PageService
+from serving.pages.source_limits import SourceLimits
 from serving.pollers import build_pollers
 from serving.prometheus import Metrics
 from serving.schemas import problems
@@ -156,7 +158,7 @@ def build(
         model_poller=model_poller,
         embedding_poller=embedding_poller,
         pages=pages,
-        event_intake=_event_intake(event_spool, control, tokens, metrics, clock, holders),
+        event_intake=_event_intake(settings, event_spool, control, tokens, metrics, clock, holders),
         targets=loop,
         policy_service=policy_service,
         target_service=TargetService(loop, control, policy_service),
@@ -204,10 +206,10 @@ def _control_plane(settings: Settings, clock: Callable[[], float]) -> tuple[Cont
 
     The function is called when the database first responds, so that a process can start before its database does.
     """
-    database = connect(settings.control_url)
+    database = Database(connect(settings.control_url), AuditSigner(audit_key_of(settings)), checkpoint_of(settings))
 
     def prepare() -> None:
-        with map_db_errors(database):
+        with map_db_errors(database.engine):
             migrate(database)
 
     return ControlPlane(database, clock), prepare
@@ -238,6 +240,7 @@ def _policy_service(
 
 
 def _event_intake(
+    settings: Settings,
     spool: Spool,
     control: ControlPlane,
     tokens: Tokens,
@@ -246,7 +249,8 @@ def _event_intake(
     holders: SnapshotHolder,
 ) -> EventIntake:
     """Return the intake of viewer events and items, which checks item ids against the current catalog."""
-    return EventIntake(spool, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of)
+    limits = SourceLimits(settings.viewers_per_source)
+    return EventIntake(spool, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of, limits)
 
 
 def _viewer_data(

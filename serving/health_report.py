@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from features.redaction import redact
 from serving.schemas.resources import Health, PartHealth
 from serving.services import Services
 
@@ -13,6 +14,7 @@ def health_report(services: Services) -> Health:
     parts = _stores(services) | {
         "worker": _part(services.watchdog.stall_message, "healthy"),
         "model": _model(services),
+        "registry": _part(None if services.model_poller.refused else services.pollers["model"].error, "healthy"),
         "catalog": _catalog(services),
         "targets": _targets(services),
         "policies": _policies(services),
@@ -29,12 +31,12 @@ def health_report(services: Services) -> Health:
 
 
 def _part(fault: str | None, healthy: str) -> PartHealth:
-    return PartHealth(ok=not fault, detail=fault or healthy)
+    return PartHealth(ok=not fault, detail=redact(fault) if fault else healthy)
 
 
 def _stores(services: Services) -> dict[str, PartHealth]:
     pollers = services.pollers
-    parts = {name: _part(pollers[name].error, "healthy") for name in ("control", "online", "stream", "engine")}
+    parts = {name: _part(pollers[name].error, "healthy") for name in ("control", "online", "stream", "engine", "disk")}
     spool = services.spool.state()
     fault = f": {spool.fault}" if spool.fault else ""
     parts["spool"] = PartHealth(ok=not fault, detail=f"{spool.records:,} events waiting for delivery{fault}")

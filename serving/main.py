@@ -5,24 +5,32 @@ from __future__ import annotations
 import atexit
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.commands.flags import with_settings
+from features.redaction import configure_logging, redact
 from features.settings import PREFIX, Settings
-from recsys.domain.errors import Unavailable
+from features.shutdown import SIGNALS, limit_shutdown
+from recsys.domain.errors import MainstayError, Unavailable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from uvicorn.supervisors import Multiprocess
 
 PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"  # repeated here: serving.prometheus must be imported after it is set
 
-GRACE_S = 10
-"""Seconds that requests in progress may take to finish at shutdown."""
+GRACE_S = 3
+"""Seconds that requests in progress may take to finish at shutdown, less than `features.shutdown.LIMIT_S`."""
 
 HEALTH_TIMEOUT_S = 60
 """Seconds a process may take to answer its supervisor before it is replaced."""
@@ -45,10 +53,16 @@ def serve(settings: Settings) -> int:
 
 def application() -> FastAPI:
     """Return the app of one process, with the settings that `serve` exported; uvicorn calls this in each process."""
+    from uvicorn.config import STARTUP_FAILURE
+
     from serving.app import build
 
     _configure_logging()
-    return with_gc_freeze(build(Settings.read()))
+    try:
+        return with_gc_freeze(build(Settings.read()))
+    except MainstayError as error:
+        print(redact(f"mainstay serve: {error}"), file=sys.stderr, flush=True)
+        raise SystemExit(STARTUP_FAILURE if multiprocessing.parent_process() else 1) from None
 
 
 def with_gc_freeze(app: FastAPI) -> FastAPI:
@@ -70,7 +84,9 @@ def with_gc_freeze(app: FastAPI) -> FastAPI:
 def _serve(settings: Settings) -> int:
     import uvicorn
 
-    config = uvicorn.Config(
+    from serving.server_config import ServerConfig
+
+    config = ServerConfig(
         "serving.main:application",
         factory=True,
         host=settings.host,
@@ -82,8 +98,7 @@ def _serve(settings: Settings) -> int:
         timeout_worker_healthcheck=HEALTH_TIMEOUT_S,
     )
     listener = _bind(settings)
-    host, port = listener.getsockname()[:2]
-    print(f"serving on http://{host}:{port}  docs /docs  console /console", flush=True)
+    threading.Thread(target=_announce, args=listener.getsockname()[:2], name="announce", daemon=True).start()
     _ignore_second_sigterm()
     try:
         if settings.processes == 1:
@@ -92,12 +107,42 @@ def _serve(settings: Settings) -> int:
             return 0 if server.started else 1
         from uvicorn.supervisors import Multiprocess
 
-        Multiprocess(config, sockets=[listener]).run()
+        supervisor = Multiprocess(config, sockets=[listener])
+        _limit_supervisor(supervisor)
+        supervisor.run()
         return 0
     except KeyboardInterrupt:
         return 0
     finally:
         listener.close()
+
+
+def _limit_supervisor(supervisor: Multiprocess) -> None:
+    """Pass a signal on to the processes at once, since the supervisor may be waiting for one that does not answer."""
+
+    def pass_on(number: int, forward: Callable[[int, object], object]) -> None:
+        def handle(received: int, frame: object) -> None:
+            for process in supervisor.processes:
+                process.process.terminate()
+            forward(received, frame)
+
+        signal.signal(number, handle)
+
+    for number in SIGNALS:
+        pass_on(number, signal.getsignal(number))  # type: ignore[arg-type]
+    limit_shutdown()
+
+
+def _announce(host: str, port: int) -> None:
+    """Print the address as soon as the port accepts connections, which is when the first process has started."""
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1.0).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    address = f"[{host}]" if ":" in host else host
+    print(f"serving on http://{address}:{port}  docs /docs  console /console", flush=True)
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -135,6 +180,6 @@ def _ignore_second_sigterm() -> None:
 
 
 def _configure_logging() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logging("%(asctime)s %(levelname)s %(name)s: %(message)s")
     for library in ("alembic", "mlflow"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from features.state.quarantine import quarantined
 from recsys.domain.errors import Unavailable
 from recsys.guidance.solver.solve import warm
 from serving.change_publisher import ChangePublisher
+from serving.disk_check import check_disks, data_directories
 from serving.pages.live_metrics import MEASURE_EVERY_S, MEASURE_SHARE
 from serving.services import Services
 from serving.snapshot.poller import Poller
@@ -21,6 +23,7 @@ BACKLOG_EVERY_S = 10.0
 CHANGES_EVERY_S = 0.3
 TARGETS_EVERY_S = 1.0
 CONTENT_EVERY_S = 0.5
+DISK_EVERY_S = 3.0
 
 STATS_SHARE = 0.05
 """Maximum share of a process's time for reading item statistics, so that a large catalog is read less often."""
@@ -30,7 +33,7 @@ def build_pollers(services: Services) -> dict[str, Poller]:
     """Return the pollers of a process by name. They are not started."""
     settings, metrics, stream = services.settings, services.metrics, services.stream
     letters = DeadLetterCounter(stream, settings.topic)
-    poll_s = settings.poll_ms / 1000
+    poll_s, directories = settings.poll_ms / 1000, data_directories(settings)
     pollers = [
         Poller("control", services.holders.poll_control, poll_s),
         Poller("online", services.holders.poll_stats, STATS_EVERY_S, STATS_SHARE),
@@ -41,11 +44,13 @@ def build_pollers(services: Services) -> dict[str, Poller]:
         Poller("quarantine", _quarantine_count(services), BACKLOG_EVERY_S),
         Poller("event_log", _damaged_files_check(services), BACKLOG_EVERY_S),
         Poller("targets", services.targets.step, TARGETS_EVERY_S),
-        Poller("engine", warm, threading.TIMEOUT_MAX),  # runs once, so that no page waits for compilation
+        # The engine is compiled once, so that no page waits for it.
+        Poller("engine", warm, threading.TIMEOUT_MAX, stall_s=math.inf),
+        Poller("disk", lambda: check_disks(directories), DISK_EVERY_S),
         Poller("model", services.model_poller.step, max(MODEL_EVERY_S, poll_s)),
     ]
     if services.embedding_poller is not None:
-        pollers.append(Poller("content", services.embedding_poller.step, CONTENT_EVERY_S))
+        pollers.append(Poller("content", services.embedding_poller.step, CONTENT_EVERY_S, stall_s=math.inf))
     if settings.changes:
         outbox = ChangePublisher(services.control, stream, settings.topic, f"{settings.home}/changes", services.clock)
         pollers.append(Poller("changes", outbox.step, CHANGES_EVERY_S))

@@ -58,6 +58,11 @@ class Metrics:
             "Viewer events accepted for an item that is not in the catalog",
             registry=own,
         )
+        self.excess_events = Counter(
+            "mainstay_events_excess",
+            "Viewer events that do not count for popularity: more viewers of one address than viewers_per_source",
+            registry=own,
+        )
         self.items = Counter("mainstay_items", "Catalog items received, by result", ["status"], registry=own)
         self.spool_records = Gauge(
             "mainstay_spool_records",

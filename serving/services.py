@@ -81,10 +81,12 @@ class Services:
     def stop(self) -> None:
         """Send all queued impressions and events, then stop all background work and close all connections."""
         self.previews.stop()
-        self.publisher.stop()
+        self.publisher.stop(1.5)
         self.spool.close()
+        for poller in self.pollers.values():
+            poller.stop(0.0)  # all of them first, so that the waiting times below do not add up
         for name, poller in self.pollers.items():
-            poller.stop(0.0 if name in ("engine", "model") else 2.0)  # these two own no resources and can be slow
+            poller.stop(0.0 if name in ("engine", "model") else 0.5)  # these two own no resources and can be slow
         if self.embedding_poller is not None:
             self.embedding_poller.close()
         self.stream.close()

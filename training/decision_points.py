@@ -11,7 +11,7 @@ from features.events.schema import ViewerEvent, actions_of
 from recsys.domain.catalog import Catalog
 from recsys.domain.types import ACTIONS
 from training.config import Examples
-from training.timeline import Timeline, positive_row
+from training.timeline import Timeline, count_for_items, positive_row
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,11 @@ def iter_decision_points(
     bit = {action: 1 << i for i, action in enumerate(ACTIONS)}
     points: list[DecisionPoint] = []
     current: dict[str, tuple[dict[int, int], list[float]]] = {}  # viewer -> actions, [number of actions, last time]
+    counts = list(count_for_items(timeline.events))
     for index in range(timeline.index(since), timeline.index(until)):
         event = timeline.events[index]
         row = positive_row(event, catalog)
-        if row is None:
+        if row is None or not counts[index]:
             continue
         actions, progress = current.get(event.viewer_id, ({}, [np.inf, -np.inf]))
         if progress[0] >= config.session_actions or event.at - progress[1] > config.session_gap_s:

@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.sqlite import mlflow_uri, sqlite_path
+from features.sqlite import create_private_file, mlflow_uri, sqlite_path
 from recsys.domain.errors import Unavailable
 from recsys.models.bundle import Bundle, pack, unpack
 from recsys.models.served_model import ServedModel
@@ -39,6 +39,7 @@ class Registry:
         self._local = uri.startswith("sqlite:")
         if self._local:
             Path(sqlite_path(uri)).parent.mkdir(parents=True, exist_ok=True)
+            create_private_file(sqlite_path(uri))
         with _mlflow_calls(uri):
             self._client = MlflowClient(mlflow_uri(uri), mlflow_uri(uri))
             self._experiment = self._open_experiment()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
 from tqdm import tqdm
 
-from features.events.schema import ViewerEvent, actions_of
+from features.events.schema import ViewerEvent, actions_of, counts_for_items, is_engine_impression
 from features.history.event_log import EventLog
 from recsys.domain.catalog import Catalog
 from recsys.domain.decay import TTL_S
@@ -73,6 +73,15 @@ def read_timeline(log: EventLog, until: float | None = None, progress: bool = Fa
     events = log.replay() if until is None else log.replay(until=until)
     events_read = tqdm(events, "event log", unit="event", leave=False, disable=not progress)
     return Timeline.of((logged.event for logged in events_read), ttl_s)
+
+
+def count_for_items(events: Iterable[ViewerEvent]) -> Iterator[bool]:
+    """Yield for each event, in time order, whether it counts: models must not learn from invented viewers."""
+    served: set[str] = set()
+    for event in events:
+        if is_engine_impression(event):
+            served.add(event.viewer_id)
+        yield counts_for_items(event, event.viewer_id in served)
 
 
 def positive_row(event: ViewerEvent, catalog: Catalog) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,7 +14,7 @@ from features.commands.flags import command_group, with_settings
 from features.commands.output import fail, rfc3339
 from features.settings import Settings
 
-FLAGS = ("home", "control")
+FLAGS = ("home", "control", "audit_key", "audit_checkpoint")
 
 audit = command_group("audit", "List or verify the audit trail of the control plane.")
 
@@ -30,9 +31,9 @@ def list_(
 
     Exit codes: 0 listed, 1 the control plane is unavailable, 2 usage.
     """
-    from features.control.connect import open_control
+    from features.control.connect import open_control_of
 
-    with closing(open_control(settings.control_url)) as control:
+    with closing(open_control_of(settings)) as control:
         rows = control.audit(after=after, limit=limit, newest_first=True)
     for row in reversed(rows):
         detail = json.dumps(row.detail, ensure_ascii=False)
@@ -42,20 +43,38 @@ def list_(
 
 @audit.command
 @with_settings(*FLAGS)
-def verify(settings: Settings) -> int:
-    """Verify the hash chain of the audit trail.
+def verify(
+    settings: Settings,
+    *,
+    checkpoint: Annotated[
+        Path | None,
+        Parameter(help="checkpoint file that was kept elsewhere (default the setting audit_checkpoint, if it exists)"),
+    ] = None,
+) -> int:
+    """Verify the signatures of the audit trail, and name the first entry that is missing, altered or inserted.
 
-    Prints the number and the hash of the last entry. Keep them elsewhere: the chain cannot show that entries were
-    removed from its end.
+    The checkpoint file also shows whether the whole database was replaced by an older state: keep a copy elsewhere.
 
     Exit codes: 0 intact, 1 an entry is missing or altered, or the control plane is unavailable, 2 usage.
     """
-    from features.control.connect import open_control
+    from features.control.audit_checkpoint import read_checkpoint
+    from features.control.connect import AUDIT_KEY_FILE, checkpoint_of, open_control_of
 
-    with closing(open_control(settings.control_url)) as control:
-        broken = control.audit_break()
+    file = checkpoint or checkpoint_of(settings).path
+    seal = read_checkpoint(file) if checkpoint or file.exists() else None
+    has_key = bool(settings.audit_key) or (Path(settings.home) / AUDIT_KEY_FILE).exists()
+    with closing(open_control_of(settings)) as control:
         last = control.audit(limit=1, newest_first=True)
-    if broken is not None:
-        return fail("audit", f"the chain breaks at entry {broken}, which is missing, altered or out of order")
-    print(f"audit trail intact: {last[0].seq:,} entries, last hash {last[0].hash}" if last else "audit trail is empty")
+        if last and not has_key:
+            return fail(
+                "audit", f"there was no {AUDIT_KEY_FILE} in {settings.home}: set audit_key to that of the trail"
+            )
+        entries, fault = control.verify_audit(seal)
+    if fault is not None:
+        return fail("audit", f"the audit trail breaks at entry {fault.seq}, which {fault.reason}")
+    if not last:
+        print("audit trail is empty")
+        return 0
+    covered = f", checkpoint {file} at entry {seal.seq:,}" if seal else ""
+    print(f"audit trail intact: {entries:,} entries, last hash {last[0].hash}{covered}")
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
+from features.redaction import redact
+
 
 def rfc3339(at: float) -> str:
     """Return unix seconds as text, in whole seconds UTC.
@@ -17,7 +19,7 @@ def rfc3339(at: float) -> str:
 
 def fail(command: str, message: str) -> int:
     """Print an error to stderr and return exit code 1."""
-    print(f"mainstay {command}: {message}", file=sys.stderr)
+    print(redact(f"mainstay {command}: {message}"), file=sys.stderr)
     return 1
 
 

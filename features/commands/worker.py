@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from features.commands.flags import WORKER, with_settings
+from features.redaction import configure_logging
 from features.settings import Settings
 
 
@@ -28,5 +28,5 @@ def worker(
     """
     from features.worker.main import run_worker
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    configure_logging("%(asctime)s %(levelname)s %(message)s")
     return run_worker(settings, until_idle)

@@ -2,8 +2,8 @@
 
 Laws (`tests/contracts/test_control.py`, over SQLite and PostgreSQL): `revision` increases with every change, and a
 reader that follows it misses nothing; policy versions are append-only; of two writers that start from the same version
-one gets Conflict; every change adds one audit row, and altering, inserting or removing a row in the middle breaks the
-chain (a truncated end can only be detected with a later hash stored elsewhere).
+one gets Conflict; every change adds one entry to the signed audit trail (`features.control.audit_trail`), and every
+manipulation of the trail is found, with the first entry that it affects.
 """
 
 from features.control.connect import open_control

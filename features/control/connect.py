@@ -12,28 +12,54 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 
+from features.control.audit_checkpoint import AuditCheckpoint
+from features.control.audit_trail import AuditSigner
 from features.control.plane import ControlPlane
-from features.control.transactions import map_db_errors
-from features.sqlite import sqlite_path, use_wal
+from features.control.transactions import Database, map_db_errors
+from features.secret_file import read_or_create_secret
+from features.settings import Settings
+from features.sqlite import create_private_file, map_sqlite_errors, sqlite_path, use_wal
 from recsys.domain.errors import InvalidInput
 
 HEAD = "0004"
 """The newest migration. A database at this revision is opened without loading Alembic."""
+
+AUDIT_KEY_FILE, CHECKPOINT_FILE = "audit.key", "audit.checkpoint"
+"""Files in the home directory."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_KEY = 0x6D61696E  # an arbitrary key of the advisory lock under which processes migrate one after the other
 _alembic_lock = threading.Lock()  # Alembic keeps its context in globals, so threads migrate one after the other, too
 
 
-def open_control(url: str, clock: Callable[[], float] = time.time) -> ControlPlane:
+def open_control(
+    url: str, audit_key: bytes, clock: Callable[[], float] = time.time, checkpoint: AuditCheckpoint | None = None
+) -> ControlPlane:
     """Open the control plane at `sqlite:///PATH` or `postgresql://...`, creating or migrating its tables.
 
+    audit_key   key of the audit trail, the same for all processes of a control plane (`audit_key_of`)
+    checkpoint  the file that stores the newest seal of the trail; None stores it in the database only
     Raises InvalidInput for any other URL and Unavailable if the database does not answer.
     """
-    engine = connect(url)
-    with map_db_errors(engine):
-        migrate(engine)
-    return ControlPlane(engine, clock)
+    database = Database(connect(url), AuditSigner(audit_key), checkpoint)
+    with map_db_errors(database.engine):
+        migrate(database)
+    return ControlPlane(database, clock)
+
+
+def open_control_of(settings: Settings, clock: Callable[[], float] = time.time) -> ControlPlane:
+    """Open the control plane of these settings. Raises InvalidInput and Unavailable."""
+    return open_control(settings.control_url, audit_key_of(settings), clock, checkpoint_of(settings))
+
+
+def audit_key_of(settings: Settings) -> bytes:
+    """Return the key of the audit trail: the setting, or else the file in the home directory, created if missing."""
+    return settings.audit_key.encode() or read_or_create_secret(Path(settings.home) / AUDIT_KEY_FILE)
+
+
+def checkpoint_of(settings: Settings) -> AuditCheckpoint:
+    """Return the checkpoint file of these settings, by default in the home directory."""
+    return AuditCheckpoint(Path(settings.audit_checkpoint or Path(settings.home) / CHECKPOINT_FILE))
 
 
 def connect(url: str) -> Engine:
@@ -50,7 +76,10 @@ def connect(url: str) -> Engine:
         return _postgres(parsed)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         raise InvalidInput(f"control plane URL {url!r}: expected sqlite:///PATH or postgresql://USER@HOST/DB")
-    Path(sqlite_path(url)).parent.mkdir(parents=True, exist_ok=True)
+    path = sqlite_path(url)
+    with map_sqlite_errors(path, "control plane"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        create_private_file(path)
     engine = create_engine(parsed, connect_args={"timeout": 10})
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -87,8 +116,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def migrate(engine: Engine) -> None:
+def migrate(database: Database) -> None:
     """Migrate the tables to `HEAD`. Of several processes and threads, the first one does it."""
+    engine = database.engine
     if _at_head(engine):
         return
     from alembic import command
@@ -100,7 +130,7 @@ def migrate(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
             _create_schema(connection)
-        config.attributes["connection"] = connection
+        config.attributes.update(connection=connection, signer=database.signer)
         command.upgrade(config, "head")
 
 

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Engine, RowMapping, Select, bindparam, desc, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, desc, func, insert, select, update
 
 from features.checksum import decode_stored
-from features.control import tables
+from features.control import audit_trail, tables
+from features.control.audit_trail import AuditFault, Seal
 from features.control.rows import AuditRow, Change, Outlet, PolicyVersion, PublishedPolicy, StoredItem
 from features.control.target_overrides import TargetOverrides
-from features.control.transactions import WriteTransaction, read_tx, write_tx
+from features.control.transactions import Database, WriteTransaction, read_tx, snapshot_tx, write_tx
 from recsys.domain.errors import Conflict, DamagedData, InvalidInput, NotFound
 from recsys.domain.fields import is_storable, printable
 from recsys.domain.item import Item
@@ -32,10 +33,11 @@ class ControlPlane:
     Every method raises Unavailable if the database does not answer.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._engine = database.engine
         self._clock = clock
-        self.target_overrides = TargetOverrides(engine, clock)
+        self.target_overrides = TargetOverrides(database, clock)
 
     def close(self) -> None:
         """Close all connections; idempotent."""
@@ -52,7 +54,7 @@ class ControlPlane:
         """Insert or update items, all or none; return the change of each. The last item with an id is stored."""
         bodies = {item.id: item.model_dump_json() for item in items}
         outlet_of = {item.id: item.outlet for item in items}
-        with write_tx(self._engine, self._clock()) as tx:
+        with write_tx(self._database, self._clock()) as tx:
             stored: dict[str, str] = {}
             for ids in _chunks(list(bodies)):
                 rows = tx.connection.execute(select(tables.items).where(tables.items.c.id.in_(ids)))
@@ -129,7 +131,7 @@ class ControlPlane:
 
     def put_outlet(self, code: str, name: Mapping[str, str], by: str) -> Outlet:
         """Set the name of an outlet (language -> text), creating the outlet and its ancestors if needed."""
-        with write_tx(self._engine, self._clock()) as tx:
+        with write_tx(self._database, self._clock()) as tx:
             self._register(tx, {code})
             revision, text = tx.next(), json.dumps(dict(name), ensure_ascii=False)
             tx.connection.execute(
@@ -166,7 +168,7 @@ class ControlPlane:
 
         Raises Conflict if there is a newer version.
         """
-        with write_tx(self._engine, self._clock()) as tx:
+        with write_tx(self._database, self._clock()) as tx:
             newest = self._newest(tx.connection, outlet)
             if base_version != newest:
                 raise Conflict(message("version_outdated", outlet=outlet, newest=newest, base=base_version))
@@ -186,7 +188,7 @@ class ControlPlane:
         Raises NotFound for a version that does not exist. Raises Conflict if `base_version` is not the version in
         force, or if `version` already is.
         """
-        with write_tx(self._engine, self._clock()) as tx:
+        with write_tx(self._database, self._clock()) as tx:
             saved = self._saved(tx.connection, outlet, version)
             active = self._active_version(tx.connection, outlet)
             if base_version is not None and base_version != active:
@@ -276,17 +278,16 @@ class ControlPlane:
             query = query.where(seq < before)
         with read_tx(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
-        return [AuditRow(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
+        return [AuditRow.read(dict(row)) for row in rows]
 
-    def audit_break(self) -> int | None:
-        """Return the first sequence number whose row is missing, altered or misplaced; None for an intact chain."""
-        expected, previous = 1, ""
-        while rows := self.audit(after=expected - 1, limit=1000):
-            for row in rows:
-                if row.seq != expected or row.previous != previous or row.hash != row.computed_hash():
-                    return expected
-                expected, previous = expected + 1, row.hash
-        return None
+    def verify_audit(self, checkpoint: Seal | None = None) -> tuple[int, AuditFault | None]:
+        """Verify the audit trail; return the number of intact entries and the first fault, None if there is none.
+
+        checkpoint  a seal that was stored outside the database (`features.control.audit_checkpoint`)
+        Raises InvalidInput for a checkpoint that the key of the trail did not sign.
+        """
+        with snapshot_tx(self._engine) as connection:
+            return audit_trail.verify(connection, self._database.signer, checkpoint)
 
 
 def _outlet_name(code: str, text: str) -> dict[str, str]:

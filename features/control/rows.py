@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from features.checksum import decode_stored
 from recsys.domain.fields import STORED
@@ -72,7 +71,7 @@ class PublishedPolicy:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """An entry of the audit trail. `hash` covers all other fields; `previous` is that of the previous row, or ""."""
+    """An entry of the audit trail. `hash` is its signature; `previous` is that of the previous entry, or ""."""
 
     seq: int
     at: float
@@ -83,7 +82,11 @@ class AuditRow:
     previous: str
     hash: str
 
-    def computed_hash(self) -> str:
-        """Return the SHA-256 of all fields but `hash`, in a canonical form."""
-        fields = [self.seq, self.at, self.actor, self.action, self.subject, self.detail, self.previous]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> AuditRow:
+        """Return the entry in a row of the table. A detail that is no JSON object is returned as `unreadable`."""
+        try:
+            detail = json.loads(row["detail"])
+        except (ValueError, TypeError):
+            detail = None
+        return cls(**{**row, "detail": detail if isinstance(detail, dict) else {"unreadable": str(row["detail"])}})

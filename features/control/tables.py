@@ -59,7 +59,7 @@ target_orders = Table(  # editors' overrides of running exposure targets
     Column("body", Text, nullable=False),  # JSON: paused, stopped, amount
 )
 
-audit = Table(  # append-only; the hash of each row covers the previous row
+audit = Table(  # append-only; `features.control.audit_trail` signs each row together with the row before it
     "audit",
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
@@ -70,4 +70,13 @@ audit = Table(  # append-only; the hash of each row covers the previous row
     Column("detail", Text, nullable=False),  # JSON
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+)
+
+audit_seal = Table(  # the newest row of the trail, signed
+    "audit_seal",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # always 1
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("signature", String(64), nullable=False),
 )

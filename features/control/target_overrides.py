@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from pydantic import TypeAdapter
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import delete, insert, select
 
 from features.checksum import decode_stored
 from features.control import tables
-from features.control.transactions import read_tx, write_tx
+from features.control.transactions import Database, read_tx, write_tx
 from recsys.domain.errors import DamagedData
 from recsys.pacing.tracker import TargetOverride
 
@@ -23,8 +23,8 @@ _overrides = TypeAdapter(TargetOverride)
 class TargetOverrides:
     """The overrides of all targets. Every method raises Unavailable if the database does not answer."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
         self._clock = clock
 
     def update(
@@ -36,7 +36,7 @@ class TargetOverrides:
         detail: Mapping[str, object],
     ) -> TargetOverride:
         """Change the override of a target (`outlet/control`). Concurrent changes apply one after the other."""
-        with write_tx(self._engine, self._clock()) as tx:
+        with write_tx(self._database, self._clock()) as tx:
             row = tx.connection.execute(
                 select(tables.target_orders.c.body).where(tables.target_orders.c.target == target)
             ).first()
@@ -50,7 +50,7 @@ class TargetOverrides:
     def since(self, revision: int = 0) -> dict[str, TargetOverride]:
         """Return the overrides that changed after a revision, by target."""
         query = select(tables.target_orders).where(tables.target_orders.c.revision > revision)
-        with read_tx(self._engine) as connection:
+        with read_tx(self._database.engine) as connection:
             return {row.target: _read(row.target, row.body) for row in connection.execute(query)}
 
 

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, desc, insert, select, update
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import DataError, DBAPIError, TimeoutError
 
 from features.control import tables
-from features.control.rows import AuditRow
+from features.control.audit_checkpoint import AuditCheckpoint
+from features.control.audit_trail import AuditSigner, Seal, append
 from features.sqlite import damage_line, is_damage
 from recsys.domain.errors import InvalidInput, Unavailable
 from recsys.domain.fields import printable
 from recsys.messages import message
 
 
-class WriteTransaction:
-    """An open write transaction. It holds the row lock of the revision, so no other writer interleaves with it."""
+@dataclass(frozen=True)
+class Database:
+    """A database of the control plane, the signer of its audit trail, and the checkpoint file, if there is one."""
 
-    def __init__(self, connection: Connection, at: float) -> None:
+    engine: Engine
+    signer: AuditSigner
+    checkpoint: AuditCheckpoint | None = None
+
+
+class WriteTransaction:
+    """An open write transaction. It holds the row lock of the revision, so no other writer interleaves with it.
+
+    `seal` is the seal of the audit trail after the last entry; None if nothing was recorded.
+    """
+
+    def __init__(self, connection: Connection, at: float, signer: AuditSigner) -> None:
         self.connection = connection
         self.at = at
+        self.seal: Seal | None = None
+        self._signer = signer
         locked = connection.execute(select(tables.revision.c.value).with_for_update())
         self._value = self._first = int(locked.scalar_one())
 
@@ -33,15 +47,10 @@ class WriteTransaction:
         return self._value
 
     def record(self, actor: str, action: str, subject: str, detail: Mapping[str, object]) -> None:
-        """Append an audit row that is chained to the previous one."""
-        newest = self.connection.execute(
-            select(tables.audit.c.seq, tables.audit.c.hash).order_by(desc(tables.audit.c.seq)).limit(1)
-        ).first()
-        seq, previous = (newest.seq + 1, newest.hash) if newest else (1, "")
-        row = AuditRow(seq, self.at, actor, action, subject, dict(detail), previous, "")
-        row = replace(row, hash=row.computed_hash())
-        text = json.dumps(row.detail, sort_keys=True, ensure_ascii=False)
-        self.connection.execute(insert(tables.audit).values(**{**vars(row), "detail": text}))
+        """Append an entry to the audit trail."""
+        self.seal = append(
+            self.connection, self._signer, self.at, actor, action, subject, detail, is_first=self._first == 0
+        )
 
     def close(self) -> None:
         """Store the last revision, if anything changed."""
@@ -50,18 +59,29 @@ class WriteTransaction:
 
 
 @contextmanager
-def write_tx(engine: Engine, at: float) -> Iterator[WriteTransaction]:
+def write_tx(database: Database, at: float) -> Iterator[WriteTransaction]:
     """Open a write transaction, which commits as a whole or not at all. Raises Unavailable if there is no answer."""
+    engine = database.engine
     with map_db_errors(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
-        tx = WriteTransaction(connection, at)
+        tx = WriteTransaction(connection, at, database.signer)
         yield tx
         tx.close()
+    if tx.seal is not None and database.checkpoint is not None:
+        database.checkpoint.save(tx.seal)
 
 
 @contextmanager
 def read_tx(engine: Engine) -> Iterator[Connection]:
     """Open a read transaction. Raises Unavailable if the database does not answer."""
     with map_db_errors(engine), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def snapshot_tx(engine: Engine) -> Iterator[Connection]:
+    """Open a read transaction that sees one state of the database throughout. Raises Unavailable."""
+    options = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with map_db_errors(engine), engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 

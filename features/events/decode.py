@@ -1,8 +1,8 @@
 """Read and write viewer events: `accept` for events from clients, `encode` and `decode` for the stream.
 
 On the wire an event is a CloudEvents 1.0 JSON object: `type` is the kind of event, `subject` the viewer, `time` the
-client's time, `receivedat` the server's time (the authoritative one) and `data` the other fields. In memory it is a
-`ViewerEvent` (`features/events/schema.py`).
+client's time, `receivedat` the server's time (the authoritative one), `trust` how far the intake trusts the sender, and
+`data` the other fields. In memory it is a `ViewerEvent` (`features/events/schema.py`).
 
 All three functions check events against one schema (`features.events.schema`). A fast reader accepts plainly valid
 events in one step. Every other event goes to `features.events.validation.validate`, which checks field by field,
@@ -42,6 +42,7 @@ from features.events.schema import (
     TYPE_PREFIX,
     Envelope,
     Kind,
+    Trust,
     ViewerEvent,
     actions_of,
     clock_skew_reason,
@@ -85,7 +86,8 @@ def accept(raw: object, now: float) -> ViewerEvent:
     now  when the server received it, in unix seconds
 
     The event gets a new id made from its source and id (`features.events.identity`). Clients can set neither the
-    server's time nor the context of an impression. Raises EventError, whose findings use the client's field names.
+    server's time nor the context of an impression nor the trust. Raises EventError, whose findings use the client's
+    field names.
     """
     parsed, at = canonical(_require_object(raw)), round(now, 6)
     try:
@@ -159,7 +161,7 @@ _FALLBACK_ERRORS = (
     OverflowError,
     RecursionError,
 )  # msgspec's errors are ValueErrors; on any of them `validate` decides
-_ENVELOPE_FIELDS = ("id", "kind", "viewer_id", "at", "client_at")
+_ENVELOPE_FIELDS = ("id", "kind", "viewer_id", "at", "client_at", "trust")
 _BRACKETS_MAX = 100  # with fewer brackets, a text cannot nest deeper than the parser used before `validate` allows
 
 
@@ -196,6 +198,7 @@ class _ClientEventText(_ClientEvent, frozen=True, gc=False, kw_only=True, forbid
 class _StoredEvent(Envelope, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     receivedat: str
     data: _StoredData
+    trust: Trust = "trusted"
 
 
 class _WireEvent(Struct, frozen=True, gc=False):
@@ -209,6 +212,7 @@ class _WireEvent(Struct, frozen=True, gc=False):
     datacontenttype: str
     data: _WireData
     time: datetime | UnsetType
+    trust: Trust | UnsetType
 
 
 _decode_client_event = msgspec.json.Decoder(_ClientEventText).decode
@@ -227,7 +231,7 @@ def _read(raw: bytes) -> ViewerEvent:
             stored = _decode_stored_event(raw)
             context_json = bytes(stored.data.context)
             context = from_json(context_json, allow_inf_nan=False) if context_json else {}
-            if event := _fast_event(stored, _instant(stored.receivedat), context):
+            if event := _fast_event(stored, _instant(stored.receivedat), context, stored.trust):
                 return event
         except _FALLBACK_ERRORS:
             pass
@@ -237,10 +241,10 @@ def _read(raw: bytes) -> ViewerEvent:
         raise EventError(
             "unreadable event", [Finding("receivedat", "missing: the server sets this time when it accepts an event")]
         )
-    return validate(parsed, instant(received, "receivedat"))
+    return validate(parsed, instant(received, "receivedat"), is_stored=True)
 
 
-def _fast_event(envelope: Any, at: float, context: object) -> ViewerEvent | None:
+def _fast_event(envelope: Any, at: float, context: object, trust: Trust = "trusted") -> ViewerEvent | None:
     """Return the event if it is plainly valid; return None or raise ValueError if `validate` has to decide."""
     data = envelope.data
     names = f"{envelope.id}{envelope.subject}{data.item_id}{data.session_id}{data.device_id}{data.request_id}"
@@ -280,6 +284,7 @@ def _fast_event(envelope: Any, at: float, context: object) -> ViewerEvent | None
         rating=data.rating,
         items=data.items,
         attention=data.attention,
+        trust=trust,
         context=context,
     )
     return None if mismatch(event) else event
@@ -321,6 +326,7 @@ def _to_wire(event: ViewerEvent) -> _WireEvent:
         "application/json",
         data,
         UNSET if event.client_at is None else datetime.fromtimestamp(event.client_at, UTC),
+        UNSET if event.trust == "trusted" else event.trust,
     )
 
 

@@ -36,6 +36,14 @@ Kind: TypeAlias = Literal[
 KINDS: tuple[str, ...] = get_args(Kind)
 TYPES = tuple(TYPE_PREFIX + kind for kind in KINDS)
 
+Trust: TypeAlias = Literal["trusted", "anonymous", "excess"]
+"""Who vouches for an event, as the intake decided when it accepted the event; logged with it, so that a replay agrees.
+
+trusted    a producer with access to the stream, or a client with the admin token: the event counts for its item
+anonymous  any other client: it counts if the engine has served its viewer a page before (`counts_for_items`)
+excess     like `anonymous`, but from a source that has sent events of too many viewers: it does not count
+"""
+
 IMPLIED_ACTIONS: Mapping[str, tuple[str, ...]] = {
     "play": ("play",),
     "complete": ("play", "complete"),
@@ -99,6 +107,7 @@ class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
     attention: Annotated[
         tuple[_Fraction, ...], Meta(max_length=LIST_MAX)
     ] = ()  # probability that the viewer looked at each item
+    trust: Trust = "trusted"  # set by the intake
     context: dict[str, Any] = {}  # of an impression: seed, versions, fallback level, propensity, features as used
 
 
@@ -161,6 +170,16 @@ def is_engine_impression(event: ViewerEvent) -> bool:
     been counted; otherwise it describes a page that the app built, and is part of the viewer's own history.
     """
     return event.kind == "impression" and bool(event.context)
+
+
+def counts_for_items(event: ViewerEvent, is_served: bool) -> bool:
+    """Return whether an event counts for its item, its popularity among others, and not only for its viewer.
+
+    is_served  whether the engine had served the viewer a page before, by its own impression
+
+    Otherwise anybody could lift an item with events of invented viewers.
+    """
+    return event.trust == "trusted" or (is_served and event.trust == "anonymous")
 
 
 def clock_skew_reason(event: ViewerEvent) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
-from msgspec import NODEFAULT, convert, defstruct, inspect, structs
+from msgspec import NODEFAULT, Meta, convert, defstruct, inspect, structs
 
 from features.events.identity import event_key
 from features.events.schema import (
@@ -20,6 +20,7 @@ from features.events.schema import (
     LIST_MAX,
     TYPE_PREFIX,
     Envelope,
+    Trust,
     ViewerEvent,
     mismatch,
 )
@@ -46,9 +47,14 @@ class _Check(NamedTuple):
     required: bool
 
 
-def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
-    """Return the event in this CloudEvent, received at unix second `at`. Raises EventError with all findings."""
+def validate(envelope: Mapping[str, Any], at: float, is_stored: bool = False) -> ViewerEvent:
+    """Return the event in this CloudEvent, received at unix second `at`. Raises EventError with all findings.
+
+    is_stored  read the attributes of stored events that clients cannot set
+    """
     findings = list(_faults_of(envelope, _ENVELOPE, ""))
+    stored = {name: envelope[name] for name in _STORED if name in envelope} if is_stored else {}
+    findings += _faults_of(stored, _STORED, "")
     data = envelope.get("data", {})
     if isinstance(data, dict):
         for name in [name for name in data if name not in _DATA]:
@@ -73,6 +79,7 @@ def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
         viewer_id=envelope["subject"],
         at=round(at, 6),
         client_at=client_at,
+        **stored,
         **{name: convert([value], _DATA[name].type).value for name, value in data.items()},
     )
     if conflict := mismatch(event):
@@ -204,6 +211,9 @@ _ENVELOPE = {
     for field in structs.fields(Envelope)
     if field.name != "time"  # read by `client_instant`
 }
+_STORED = {"trust": _check("trust", Annotated[Trust, Meta(description="one of trusted, anonymous, excess")])}
 _DATA = {
-    field.name: _check(field.name, field.type) for field in structs.fields(ViewerEvent) if field.name not in _ATTRIBUTE
+    field.name: _check(field.name, field.type)
+    for field in structs.fields(ViewerEvent)
+    if field.name not in _ATTRIBUTE and field.name not in _STORED
 }

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         "rating": pa.float64(),
         "items": pa.list_(pa.string()),
         "attention": pa.list_(pa.float64()),
+        "trust": pa.string(),  # "trusted" where a file has no such column
         "context": pa.string(),  # JSON text; empty where the event has none
     }
 )
@@ -81,16 +82,16 @@ def logged_events(rows: pa.RecordBatch | pa.Table) -> Iterator[LoggedEvent]:
     contexts = (msgspec.json.decode(value) if value else {} for value in column("context"))
     texts = [column(name, "") for name in ("session_id", "device_id", "region", "placement", "request_id")]
     for (source, offset, screen, context, at, id_, kind, viewer_id, client_at, session_id, device_id, region, placement,
-         request_id, item_id, slot, position_s, duration_s, percent, rating, items, attention) in zip(
+         request_id, item_id, slot, position_s, duration_s, percent, rating, items, attention, trust) in zip(
         column("source"), column("offset"), screens, contexts, column("at"), column("id"), column("kind"),
         column("viewer_id"), column("client_at"), *texts, column("item_id"), column("slot"), column("position_s"),
         column("duration_s"), column("percent"), column("rating"), column("items", ()), column("attention", ()),
-        strict=True,
+        column("trust", "trusted"), strict=True,
     ):  # fmt: skip
         event = ViewerEvent(
             id=id_, kind=kind, viewer_id=viewer_id, at=at, client_at=client_at, session_id=session_id,
             device_id=device_id, screen=screen, region=region, placement=placement, request_id=request_id,
             item_id=item_id, slot=slot, position_s=position_s, duration_s=duration_s, percent=percent, rating=rating,
-            items=tuple(items), attention=tuple(attention), context=context,
+            items=tuple(items), attention=tuple(attention), trust=trust, context=context,
         )  # fmt: skip
         yield LoggedEvent(source, offset, event)

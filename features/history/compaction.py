@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
@@ -123,16 +124,22 @@ def purge(log: EventLog, viewer_id: str) -> int:
                 draft.unlink(missing_ok=True)
             erased_at = log.erasures.erased_at(viewer_id)
             intact = log.damaged.without_damaged(files.list_files(log.directory))
-            parts = [part for part in intact if _has_erased_events(part, viewer_id, erased_at)]
-            for part in parts:
-                _merge(log, [Path(part)])
+            parts = _with_erased_events(intact, viewer_id, erased_at)
+            for _, parts_of_day in groupby(parts, key=lambda part: part.parent):
+                _merge(log, list(parts_of_day))  # one file per day, so that a log of many small files takes few writes
     except (OSError, duckdb.Error, pa.ArrowException) as error:
         raise Unavailable(f"event log {log.directory}: {error}") from error
     return len(parts)
 
 
-def _has_erased_events(part: str, viewer_id: str, erased_at: float) -> bool:
+def _with_erased_events(parts: Sequence[str], viewer_id: str, erased_at: float) -> list[Path]:
+    """Return the files that contain erased events of this viewer, sorted. All files are read in one query."""
+    if not parts:
+        return []
     with duckdb.connect() as database:
-        query = 'SELECT 1 FROM read_parquet($file) WHERE viewer_id = $viewer AND "at" <= $erased_at LIMIT 1'
-        parameters = {"file": duckdb_path(part), "viewer": viewer_id, "erased_at": erased_at}
-        return bool(database.sql(query, params=parameters).fetchall())
+        query = """
+            SELECT DISTINCT filename FROM read_parquet($files, union_by_name = true, filename = true)
+            WHERE viewer_id = $viewer AND "at" <= $erased_at
+        """
+        parameters = {"files": [duckdb_path(part) for part in parts], "viewer": viewer_id, "erased_at": erased_at}
+        return sorted(Path(name) for (name,) in database.sql(query, params=parameters).fetchall())

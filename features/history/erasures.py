@@ -81,7 +81,7 @@ class ErasureList:
         line = b"\n" + _encode(Erasure(hash_, at, had_data)) + b"\n"  # a new line even after a torn write
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 if os.write(handle, line) != len(line):
                     raise OSError("incomplete write: the disk may be full")

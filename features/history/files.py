@@ -63,11 +63,11 @@ def _scan(directory: Path, earliest: str, latest: str) -> set[str]:
 
 
 def write(file: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Write a file atomically: `fill` writes a draft, which is then renamed. The file is durable on return."""
+    """Write a file atomically, with mode 600: `fill` writes a draft, which is renamed. It is durable on return."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}{DRAFT}")
     try:
-        with draft.open("wb") as out:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             fill(out)
             out.flush()
             os.fsync(out.fileno())
@@ -111,7 +111,7 @@ def sync(folder: Path) -> None:
 def locked(directory: Path, name: str, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
     """Hold a lock while the block runs. Yields False if another process holds it and `wait` is False."""
     directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(directory / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))

@@ -131,7 +131,7 @@ def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[LoggedEvent]]]:
 _PARAMETERS = {"recent_kinds": sorted(RECENT_KINDS), "counted_kinds": sorted(COUNTS), "recent_max": RECENT_MAX}
 _CREATE_EVENTS = """
     CREATE TEMP TABLE events AS SELECT viewer_id, id, kind, "at", source, "offset", session_id, screen, region,
-      placement, item_id, position_s, duration_s, percent, rating, "items",
+      placement, item_id, position_s, duration_s, percent, rating, "items", coalesce(trust, 'trusted') AS trust,
       CASE WHEN kind = 'impression' AND context != '' THEN '{"by":"engine"}' ELSE '' END AS context,
       CASE WHEN kind = 'impression' AND request_id != '' THEN '?' ELSE '' END AS request_id FROM log
     QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1
@@ -150,8 +150,11 @@ _SIMPLE_EVENTS = """
     WITH simple AS (SELECT *, item_id IS NOT NULL AND list_contains($counted_kinds, kind) AS counts FROM events
       ANTI JOIN busy USING (viewer_id))
     SELECT "at", source, "offset", kind, screen, placement, region, item_id, "items",
-      count(*) FILTER (counts) OVER (PARTITION BY viewer_id ORDER BY source, "offset") AS number
+      count(*) FILTER (counts) OVER history AS number,
+      trust = 'trusted' OR (trust = 'anonymous' AND count(*) FILTER (context != '') OVER history > 0) AS is_counted
     FROM simple WHERE context != '' OR counts
+    WINDOW history AS (PARTITION BY viewer_id ORDER BY source, "offset")
+    QUALIFY is_counted
 """
 _FOLDED_EVENTS = """
     SELECT * FROM events SEMI JOIN (SELECT viewer_id FROM busy UNION SELECT unnest($viewers)) USING (viewer_id)

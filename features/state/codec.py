@@ -20,7 +20,7 @@ from recsys.domain.errors import DamagedData
 from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import ViewerState
 
-VERSION = 1
+VERSION = 2
 """Version of all states. It increases whenever the byte format changes, and only then."""
 
 _FRAME = struct.Struct("<BI")  # version, checksum

@@ -6,11 +6,11 @@ from bisect import insort
 from operator import attrgetter
 
 from features.events.identity import DIGEST_BYTES, PASSED_MAX, SEEN_MAX, event_digest, ring_index
-from features.events.schema import ViewerEvent, is_engine_impression
+from features.events.schema import ViewerEvent, counts_for_items, is_engine_impression
 from features.state.exposure_counts import record_impression
 from features.state.item_fold import event_screen, split_placement
 from features.state.vote_history import append
-from features.state.votes import LoggedEvent, WeightedEvent, contributions
+from features.state.votes import LoggedEvent, Vote, WeightedEvent, contributions
 from recsys.domain.decay import forward_weight, is_expired
 from recsys.domain.viewer import RECENT_MAX, Position, Recent, Session, ViewerState
 
@@ -48,6 +48,7 @@ class ViewerFold:
         "_finished_at",
         "_hidden",
         "_hours",
+        "_is_served",
         "_liked_at",
         "_negative_feedback",
         "_offsets",
@@ -97,7 +98,9 @@ class ViewerFold:
         ring += digest
         if len(ring) > max_bytes:
             del ring[:DIGEST_BYTES]
-        votes = () if passing else contributions(event, self._recent, self._shown, self._positions, self._vote_history)
+        votes: tuple[Vote, ...] = ()
+        if not passing and counts_for_items(event, self._is_served):
+            votes = contributions(event, self._recent, self._shown, self._positions, self._vote_history)
         self._fold(event)
         return WeightedEvent(logged.source, logged.offset, event, votes)
 
@@ -112,7 +115,7 @@ class ViewerFold:
             self._counts, self._offsets, self._target_impressions, bytes(self._seen_ids), self._at, self._screens,
             self._outlets, self._hours, self._session, self._liked_at, self._negative_feedback,
             bytes(self._vote_history),
-            bytes(self._seen_event_ring),
+            bytes(self._seen_event_ring), self._is_served,
         )  # fmt: skip
 
     def _resume(self, state: ViewerState) -> None:
@@ -122,6 +125,7 @@ class ViewerFold:
         self._positions, self._finished_at, self._hidden = state.positions, state.finished_at, state.hidden
         self._shown, self._counts, self._offsets = state.shown, state.counts, state.offsets
         self._target_impressions, self._screens, self._outlets = state.target_impressions, state.screens, state.outlets
+        self._is_served = state.is_served
         self._hours, self._liked_at, self._negative_feedback = (
             state.hours,
             state.positive_feedback,
@@ -167,6 +171,7 @@ class ViewerFold:
         while len(shown) > SHOWN_MAX:
             del shown[next(iter(shown))]
         if event.context:
+            self._is_served = True
             record_impression(self._target_impressions, event)
 
     def _add_preferences(self, event: ViewerEvent) -> None:
@@ -229,6 +234,7 @@ def _copy_state(state: ViewerState) -> ViewerState:
         state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.target_impressions.copy(), state.seen_ids,
         state.at, state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session,
         state.positive_feedback, state.negative_feedback, state.vote_history, state.seen_event_ring,
+        state.is_served,
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@
   `features.state.vote_history.WINDOW_D` days without that action. A viewer whose history is full has no vote until the
   oldest votes are that old. (Impressions are stored separately, in `ViewerState.shown`: those of the newest items, and
   the newest days of each.)
+* An event of a client without the admin token counts only if the engine has served its viewer a page before, and if its
+  source has not sent events of many viewers (`features.events.schema.counts_for_items`).
 * A viewer with actions on fewer than FULL_TRUST_ITEMS items has a fraction of a vote: an account that has only ever
   promoted one item is weak evidence. (Each impression that the engine itself reports counts in full; impressions that
   clients report count for nothing, see `features.events.schema.is_engine_impression`.)

@@ -12,6 +12,7 @@ from threading import Event
 from features.events.stream.connect import open_stream
 from features.history.event_log import EventLog
 from features.settings import Settings
+from features.shutdown import limit_shutdown
 from features.state.online.connect import open_online
 from features.worker.lagging_groups import LagReporter
 from features.worker.rebuild_fence import is_rebuild_in_progress
@@ -61,9 +62,10 @@ def run_worker(settings: Settings, until_idle_s: float | None = None) -> int:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Event]:
-    """Yield an event that SIGTERM and SIGINT set, so that the current batch is finished first."""
+    """Yield an event that SIGTERM and SIGINT set, so that the current batch is finished first if it can be in time."""
     stop = Event()
     handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    limit_shutdown()
     try:
         yield stop
     finally:

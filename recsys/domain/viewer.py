@@ -79,6 +79,7 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     negative_feedback: float = 0.0  # forward-decayed dislikes, hides and bad survey ratings
     vote_history: bytes = b""  # votes that left `recent` (`features.state.vote_history`), oldest first
     seen_event_ring: bytes = b""  # as `seen_ids`, for pings and other events that leave the rest of the state unchanged
+    is_served: bool = False  # whether the engine has served the viewer a page
 
     def impressions_since(self, item_id: str, since: float) -> int:
         """Return how often the item was shown to the viewer at unix second `since` or later, on all screens together.

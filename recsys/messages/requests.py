@@ -18,6 +18,7 @@ TEXTS: Mapping[str, str] = {
     "nothing": "none",
     "token_required": "this needs the editors' token: Authorization: Bearer ...",
     "token_not_set": "this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN",
+    "audit_key_differs": "another key signed the audit trail: set MAINSTAY_AUDIT_KEY to the same key on every host",
     "service_failed": "internal error of the service; see its log for the cause",
     "value_not_storable": "a value cannot be stored: {cause}",
     "item_not_found": "no item '{item}'",

@@ -25,6 +25,13 @@ def check_editor(request: Request, credentials: HTTPAuthorizationCredentials | N
         raise Unauthorised(message("token_required"))
 
 
+async def _sends_token(request: Request, credentials: Credentials) -> bool:
+    if credentials is None or not request.app.state.services.settings.admin_token:
+        return False
+    check_editor(request, credentials)
+    return True
+
+
 async def _require_editor(request: Request, credentials: Credentials) -> None:
     check_editor(request, credentials)
 
@@ -41,3 +48,6 @@ EDITORS_ONLY = [Depends(_require_editor)]
 
 EDITORS_OR_LOOPBACK = [Depends(_require_editor_or_loopback)]
 """Like `EDITORS_ONLY`, but if no token is set, a service that other machines can reach rejects all requests."""
+
+SendsToken = Annotated[bool, Depends(_sends_token)]
+"""Whether a request carries the editors' token, on a route that does not require it. A wrong token is rejected."""

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from features.control.connect import open_control
+from features.control.connect import open_control_of
 from features.events.stream.connect import open_stream
 from features.settings import Settings
 from features.state.online.connect import open_online
@@ -114,7 +114,7 @@ def check_servers(settings: Settings) -> None:
             opened.get(["demo"])
 
     def control() -> None:
-        open_control(settings.control_url).close()
+        open_control_of(settings).close()
 
     checks: dict[str, Callable[[], None]] = {"stream": stream, "online": online, "control": control}
     for name, check in checks.items():

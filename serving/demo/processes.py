@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-STOP_TIMEOUT_S = 20.0  # for all children together, from SIGTERM to the end
+STOP_TIMEOUT_S = 4.8  # for all children together, from SIGTERM to the end
 
 
 @dataclass

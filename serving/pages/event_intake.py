@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,14 +15,16 @@ from pydantic_core import from_json
 from features.control.plane import ControlPlane
 from features.events.decode import TOKEN, accept, accept_json, encode
 from features.events.formats.registry import FORMATS, unwrap_batch, with_sender_fields
-from features.events.schema import ViewerEvent, clock_skew_reason
+from features.events.schema import Trust, ViewerEvent, clock_skew_reason
 from features.events.spool.port import Spool
 from features.events.stream.port import Record
 from features.importers.catalog import parse_item
 from features.json_text import find_unstorable, parse_json
+from features.state.votes import COUNTS
 from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, Level
 from recsys.domain.item import Item
 from recsys.messages import message
+from serving.pages.source_limits import SourceLimits
 from serving.prometheus import Metrics
 from serving.schemas.batch_result import MAX_BATCH, BatchResult, ItemResult, refusal
 from serving.schemas.problems import FindingOut, NotJson, TooLarge
@@ -35,6 +37,17 @@ UNKNOWN_ITEM = (
 UNUSABLE_TIME = "before 1970 or without a time zone, so it is ignored: the event is dated by the time of its receipt"
 
 
+class Sender(NamedTuple):
+    """The client of a request.
+
+    has_token  whether it has sent the admin token, so that its events count whether or not their viewers saw a page
+    source     name of its address (`serving.pages.source_limits.source_of`); empty if it is unknown
+    """
+
+    has_token: bool = False
+    source: str = ""
+
+
 class Accepted(NamedTuple):
     """The result for each event, and a future that is done once the accepted events are durable.
 
@@ -45,11 +58,15 @@ class Accepted(NamedTuple):
     durable: Future[None] | None  # None when no event was accepted; fails with Unavailable
 
 
+ANONYMOUS = Sender()
+
+
 @dataclass(frozen=True)
 class EventIntake:
     """The entry point for events and items of clients.
 
     has_item  returns the item ids of the catalog; while it is empty, unknown items are not reported
+    limits    the limits on viewers per source
     """
 
     spool: Spool
@@ -58,8 +75,9 @@ class EventIntake:
     metrics: Metrics
     clock: Callable[[], float]
     has_item: Callable[[], Container[str]] = lambda: ()
+    limits: SourceLimits = field(default_factory=lambda: SourceLimits(0))
 
-    def events(self, body: bytes, event_format: str | None = None) -> Accepted:
+    def events(self, body: bytes, event_format: str | None = None, sender: Sender = ANONYMOUS) -> Accepted:
         """Check a batch and put it into the spool. `event_format`: a key of FORMATS, None for CloudEvents.
 
         Raises NotJson, InvalidInput when the body is not a batch, TooLarge.
@@ -72,6 +90,7 @@ class EventIntake:
         for index, raw in enumerate(batch):
             try:
                 event, sent_id = self._event(raw, event_format, now)
+                event = replace(event, trust=self._trust(event, sender))
                 records.append(Record(event.viewer_id, encode(event, checked=True)))
             except EventError as error:
                 results.append(refusal(index, _id_of(raw), error, f"events[{index}]"))
@@ -137,6 +156,17 @@ class EventIntake:
                 [Finding("data.request_id", f"differs from the request of the {TOKEN}; send only one of them")],
             )
         return replace(event, request_id=page.request_id, placement=page.placement), sent_id
+
+    def _trust(self, event: ViewerEvent, sender: Sender) -> Trust:
+        """Return how far the sender of this event is trusted."""
+        if sender.has_token:
+            return "trusted"
+        if event.kind not in COUNTS or event.item_id is None:
+            return "anonymous"
+        if self.limits.admits(sender.source, event.item_id, event.viewer_id, event.at):
+            return "anonymous"
+        self.metrics.excess_events.inc()
+        return "excess"
 
     def _count_durable(self, written: Future[None], results: Sequence[ItemResult]) -> None:
         if written.exception() is None:  # `exception` cannot raise: the spool's futures are never cancelled

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from features.redaction import redact
 from recsys.domain.errors import (
     BundleError,
     Conflict,
@@ -185,7 +186,7 @@ def problem(
         "type": f"urn:mainstay:problem:{name}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": printable(str(detail)),
+        "detail": printable(redact(str(detail))),
         **_printable(as_message(detail).model_dump(exclude={"message"})),
         "instance": printable(request.url.path),
         "findings": [asdict(finding) for finding in findings],

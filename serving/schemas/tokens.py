@@ -8,16 +8,15 @@ the secret can create or change it. Each kind of token has its own salt: a page 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from itsdangerous import BadData, BadSignature, URLSafeSerializer
 from itsdangerous.signer import HMACAlgorithm
 
-from recsys.domain.errors import EventError, Finding, InvalidInput, PageTokenError
+from features.secret_file import read_or_create_secret
+from recsys.domain.errors import EventError, Finding, PageTokenError
 
 MAX_SHOWN_ITEMS = 300
 """Maximum number of items in a page token. In a longer session, the oldest items can be shown again."""
@@ -164,21 +163,6 @@ def _unusable(part: str, reason: str) -> PageTokenError:
 def home_secret(home: str) -> bytes:
     """Return the secret of a home directory, which all its processes share. Create it if it does not exist.
 
-    Only the owner of the file can read it. Raises InvalidInput if the stored secret is too short.
+    Only the owner of the file can read it. Raises InvalidInput if the stored secret is too short, and Unavailable.
     """
-    path = Path(home) / "secret"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        draft = path.with_name(f"secret.{os.getpid()}.{secrets.token_hex(4)}")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_hex(32).encode())
-        try:
-            os.link(draft, path)  # atomic: if two processes start together, both read the secret of the first
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    secret = path.read_bytes().strip()
-    if len(secret) < 16:
-        raise InvalidInput(f"the secret in {path} is too short; delete the file, and the next start creates a new one")
-    return secret
+    return read_or_create_secret(Path(home) / "secret")

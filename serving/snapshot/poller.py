@@ -15,21 +15,37 @@ NOT_POLLED = "not polled yet"
 """Error of a poller before its first step."""
 
 
+STALL_S = 7.0
+"""A step that takes longer is reported as an error while it runs: some server does not answer."""
+
+
 class Poller:
     """A thread that runs `step` every `every_s` seconds until it is stopped. A failed step is retried.
 
-    share   maximum share of the time that steps take; a slow step is followed by a longer pause
-    error   error of the last step; None if it succeeded
+    share    maximum share of the time that steps take; a slow step is followed by a longer pause
+    stall_s  time after which a running step counts as failed
     """
 
-    def __init__(self, name: str, step: Callable[[], object], every_s: float, share: float = 0.5) -> None:
+    def __init__(
+        self, name: str, step: Callable[[], object], every_s: float, share: float = 0.5, stall_s: float = STALL_S
+    ) -> None:
         self.name = name
-        self.error: str | None = NOT_POLLED
+        self._error: str | None = NOT_POLLED
+        self._stall_s = stall_s
+        self._started_at: float | None = None  # of the running step, monotonic
         self._step = step
         self._every_s = every_s
         self._share = share
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def error(self) -> str | None:
+        """Error of the last step, or of the running one if it does not end; None if there is none."""
+        started_at = self._started_at
+        if started_at is not None and (running_s := time.monotonic() - started_at) > self._stall_s:
+            return f"no answer for {running_s:.0f} s"
+        return self._error
 
     @property
     def ok(self) -> bool:
@@ -38,21 +54,24 @@ class Poller:
 
     def run_once(self) -> bool:
         """Run one step in this thread and return whether it succeeded."""
-        before = self.error
+        before = self._error
+        self._started_at = time.monotonic()
         try:
             self._step()
         except Unavailable as error:
-            self.error = str(error)
+            self._error = str(error)
             if before is None:
                 log.warning("poller %s failed: %s; retrying", self.name, error)
         except Exception as error:  # the thread must survive, or pages would use old policies forever
-            self.error = f"{type(error).__name__}: {error}"
-            if before != self.error:  # log a repeated error once
+            self._error = f"{type(error).__name__}: {error}"
+            if before != self._error:  # log a repeated error once
                 log.exception("poller %s failed; retrying", self.name)
         else:
-            self.error = None
+            self._error = None
             if before not in (None, NOT_POLLED):
                 log.info("poller %s recovered", self.name)
+        finally:
+            self._started_at = None
         return self.ok
 
     def start(self) -> None:

@@ -16,7 +16,8 @@ from cyclopts import App
 from sqlalchemy import create_engine, text
 
 from features.cli import GROUP, build_app, main
-from features.control.connect import open_control
+from features.control.connect import open_control_of
+from features.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -139,7 +140,7 @@ def test_audit_lists_entries_and_finds_an_altered_one(tmp_path: Path, capsys: py
     flags = ["--home", str(tmp_path)]
     assert main(["audit", "verify", *flags]) == 0
     assert capsys.readouterr().out == "audit trail is empty\n"
-    with closing(open_control(f"sqlite:///{tmp_path}/control.db")) as control:
+    with closing(open_control_of(Settings(home=str(tmp_path)))) as control:
         for number in range(3):
             control.put_outlet("cn", {"en": f"Name {number}"}, "editor")
     assert main(["audit", "list", "--limit", "2", *flags]) == 0
@@ -153,4 +154,26 @@ def test_audit_lists_entries_and_finds_an_altered_one(tmp_path: Path, capsys: py
         connection.execute(text("UPDATE audit SET actor = 'somebody' WHERE seq = 2"))
     engine.dispose()
     assert main(["audit", "verify", *flags]) == 1
-    assert "the chain breaks at entry 2" in capsys.readouterr().err
+    assert "breaks at entry 2, which was altered" in capsys.readouterr().err
+
+
+def test_audit_verify_finds_a_restored_database_by_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, flags = Settings(home=str(tmp_path / "home")), ["--home", str(tmp_path / "home")]
+    database, checkpoint = tmp_path / "home" / "control.db", tmp_path / "home" / "audit.checkpoint"
+    with closing(open_control_of(settings)) as control:
+        control.put_outlet("cn", {"en": "Name"}, "editor")
+    older = database.read_bytes()
+    with closing(open_control_of(settings)) as control:
+        control.put_outlet("cn", {"en": "Another name"}, "editor")
+    elsewhere = checkpoint.rename(tmp_path / "checkpoint")
+    database.write_bytes(older)
+    assert main(["audit", "verify", *flags]) == 0
+    assert main(["audit", "verify", "--checkpoint", str(elsewhere), *flags]) == 1
+    assert "breaks at entry 2, which is missing" in capsys.readouterr().err
+    elsewhere.rename(checkpoint)
+    assert main(["audit", "verify", *flags]) == 1
+    (tmp_path / "home" / "audit.key").unlink()
+    assert main(["audit", "verify", *flags]) == 1
+    assert "set audit_key" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from implicit.als import AlternatingLeastSquares
@@ -19,6 +20,7 @@ from recsys.domain.viewer import Recent, ViewerState
 from recsys.models.als import AlsRetriever
 from recsys.models.history import WEIGHT, history
 from training.config import Als
+from training.timeline import count_for_items
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def interactions(events: Sequence[ViewerEvent], catalog: Catalog) -> Interaction
     matrix would be empty.
     """
     actions_of_viewer: dict[str, list[Recent]] = defaultdict(list)
-    for event in events:
+    for event in compress(events, count_for_items(events)):
         if event.item_id in catalog.row_of and (event.kind in WEIGHT or event.kind == "hide"):
             actions_of_viewer[event.viewer_id].append(Recent(str(event.item_id), event.kind, event.at))
     column: dict[str, int] = {}

@@ -17,8 +17,9 @@ from benchmarks.faults.harness.scenario import Scenario
 from benchmarks.faults.harness.worker_process import WorkerProcess, wait_until
 from benchmarks.faults.report import Line
 from benchmarks.faults.scenarios.disks import fill, small_disk
-from features.control.connect import open_control
+from features.control.connect import open_control_of
 from features.control.rows import AuditRow
+from features.settings import Settings
 
 FAULT = "8 MiB disk of the control plane full while policies, page requests and events arrive; then space is freed"
 CRITERION = "no false 2xx; only policy writes fail, with 503 and a reason; resumes by itself; audit trail complete"
@@ -94,7 +95,7 @@ def control_disk_full(environments: EnvironmentFactory, kind: str, seconds: floa
                 wait_until(lambda: sender.ids <= scenario.read_new(), 60.0)
                 lost, verdict = len(sender.ids - scenario.read_new()), scenario.wait_for_verdict()
             api.close()
-            trail = _audit_problem(url, editor)
+            trail = _audit_problem(Settings(home=str(env.home), control=url), editor)
     except PermissionError as error:
         return [Line("D5", kind, FAULT, f"not run: {error}", CRITERION, False)]
     good = pages[200]
@@ -152,19 +153,19 @@ def _request_pages(http: httpx.Client, editor: Editor, seconds: float) -> tuple[
     return statuses, versions
 
 
-def _audit_problem(url: str, editor: Editor) -> str:
+def _audit_problem(settings: Settings, editor: Editor) -> str:
     """Read the audit trail from the database file; returns what is wrong with it, or an empty string."""
-    control = open_control(url)
+    control = open_control_of(settings)
     with closing(control):
-        broken = control.audit_break()
+        fault = control.verify_audit()[1]
         rows, last_seq = list[AuditRow](), 0
         while batch := control.audit(last_seq, 1000):
             rows, last_seq = [*rows, *batch], batch[-1].seq
         notes = {version.version: version.note for version in control.history(OUTLET)}
     published = [notes[row.detail["version"]] for row in rows if row.action == "policy.publish"]  # type: ignore[index]
     drafted = [row.detail["note"] for row in rows if row.action == "policy.draft"]
-    if broken is not None:
-        return f"audit trail broken at {broken}"
+    if fault is not None:
+        return f"audit trail broken at {fault.seq}"
     if published != editor.published:
         return f"{len(published)} publications on the trail, {len(editor.published)} were accepted"
     return "" if len(drafted) == len(set(drafted)) == len(notes) else "drafts without a row, or with two"

@@ -1,7 +1,7 @@
 """The stream adapter for SQLite, the embedded default: a durable log in one file, shared by several processes.
 
-One member of a consumer group owns all partitions; the others wait. Ownership is a lock on a separate file, the group's
-slot. The operating system releases it when the process dies, so after `kill -9` the next member takes over at once.
+One member of a consumer group owns all partitions; the others wait (`features.events.stream.sqlite_claim`). After
+`kill -9` the next member takes over at once, and a stopped member loses its claim within the session time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from urllib.parse import quote
 
 from features.checksum import seal, unseal
-from features.events.stream import sqlite_retention
+from features.events.stream import sqlite_claim, sqlite_retention
 from features.events.stream.partitioner import has_shrunk, partition_of
 from features.events.stream.port import Backlog, Message, Record, Retention, ValueFilter
 from features.events.stream.sqlite_checksums import DELETED_KEY, commit_checksum, committed_offsets, message_checksum
+from features.events.stream.sqlite_claim import GroupClaim
 from features.events.stream.sqlite_retention import PRESENT_CONDITION, TIME_INDEX_INTERVAL_S
 from features.sqlite import damage_line, map_sqlite_errors, open_database, transaction
 from recsys.domain.errors import Conflict, DamagedData, Unavailable
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS done (
 CREATE TABLE IF NOT EXISTS identity (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
 """
     + sqlite_retention.SCHEMA
+    + sqlite_claim.SCHEMA
 )
 _READ = f"""
 SELECT "offset", coalesce(CAST(key AS TEXT), ''), coalesce(CAST(value AS BLOB), x''), checksum
@@ -53,8 +54,15 @@ _POLL_INTERVAL_S = 0.02
 class SqliteStream:
     """A set of topics in one SQLite file."""
 
-    def __init__(self, path: str, partitions: int = 4, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._partitions, self._clock = path, partitions, clock
+    def __init__(
+        self,
+        path: str,
+        partitions: int = 4,
+        clock: Callable[[], float] = time.time,
+        session_s: float = sqlite_claim.SESSION_S,
+    ) -> None:
+        """Open the file, creating it if it is missing. `session_s`: until a stopped member loses its claim."""
+        self._path, self._partitions, self._clock, self._session_s = path, partitions, clock, session_s
         self._lock = threading.Lock()
         self._db = open_database(path, _SCHEMA, _BUSY_TIMEOUT_S, _KIND)
         self._partition_counts: dict[str, int] = {}
@@ -89,7 +97,7 @@ class SqliteStream:
 
     def consumer(self, topic: str, group: str) -> SqliteConsumer:
         """Join a consumer group."""
-        return SqliteConsumer(self._path, topic, group, self.partitions(topic))
+        return SqliteConsumer(self._path, topic, group, self.partitions(topic), self._session_s)
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
         """Read messages of one partition from an offset on."""
@@ -170,13 +178,17 @@ class SqliteStream:
 
     def delete_group(self, topic: str, group: str) -> bool:
         """Delete the committed offsets of a group."""
-        with closing(_member_slot(self._path, topic, group)) as slot, map_sqlite_errors(self._path, _KIND):
-            if not _claim(slot):
-                raise Conflict(f"consumer group {group} is reading {topic}: stop its members first")
-            with self._lock, transaction(self._db):
-                return bool(
-                    self._db.execute("DELETE FROM done WHERE topic = ? AND consumers = ?", (topic, group)).rowcount
-                )
+        with self._lock, map_sqlite_errors(self._path, _KIND):
+            claim = GroupClaim(self._db, self._path, topic, group, self._session_s)
+            try:
+                if not claim.acquire():
+                    raise Conflict(f"consumer group {group} is reading {topic}: stop its members first")
+                with transaction(self._db):
+                    return bool(
+                        self._db.execute("DELETE FROM done WHERE topic = ? AND consumers = ?", (topic, group)).rowcount
+                    )
+            finally:
+                claim.release()
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -207,15 +219,18 @@ class SqliteStream:
 class SqliteConsumer:
     """A member of a consumer group with its own connections. It must not be shared between threads."""
 
-    def __init__(self, path: str, topic: str, group: str, partitions: int) -> None:
+    def __init__(self, path: str, topic: str, group: str, partitions: int, session_s: float) -> None:
         self._path, self._topic, self._group = path, topic, group
         self._order = list(range(partitions))
         self._db = open_database(path, _SCHEMA, _BUSY_TIMEOUT_S, _KIND)
-        self._slot = _member_slot(path, topic, group)
+        self._claim = GroupClaim(self._db, path, topic, group, session_s)
         self._position: dict[int, int] | None = None  # set when this member owns the partitions
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
-        """Return at most `limit` messages; empty after `timeout_s`, or while another member owns the partitions."""
+        """Return at most `limit` messages; empty after `timeout_s`, or while another member owns the partitions.
+
+        Raises Unavailable, also after this member was stopped and another one has taken over.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             with map_sqlite_errors(self._path, _KIND):
@@ -232,19 +247,21 @@ class SqliteConsumer:
             for partition, offset in offsets.items()
         ]
         with map_sqlite_errors(self._path, _KIND), transaction(self._db):
+            self._claim.check()
             self._db.executemany("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?)", rows)
 
     def close(self) -> None:
         """Leave the group; idempotent."""
-        self._slot.close()
+        self._claim.release()
         self._db.close()
 
     def _next_batch(self, limit: int) -> list[Message]:
         if self._position is None:
-            if not _claim(self._slot):
+            if not self._claim.acquire():
                 return []
             committed = committed_offsets(self._db, self._topic, self._group)
             self._position = {partition: offset + 1 for partition, offset in committed.items()}
+        self._claim.check()
         batch: list[Message] = []
         for partition in self._order:
             if len(batch) < limit:
@@ -254,24 +271,6 @@ class SqliteConsumer:
                 batch += messages
         self._order.append(self._order.pop(0))  # the next poll starts with another partition, so that none starves
         return batch
-
-
-def _member_slot(path: str, topic: str, group: str) -> sqlite3.Connection:
-    """Open the file whose lock is the ownership of the group's partitions."""
-    path_of_slot = f"{path}.{quote(topic, safe='')}.{quote(group, safe='')}.seat"
-    with map_sqlite_errors(path_of_slot, _KIND):
-        return sqlite3.connect(path_of_slot, timeout=0, isolation_level=None, check_same_thread=False)
-
-
-def _claim(slot: sqlite3.Connection) -> bool:
-    """Try to lock the group's slot; return False while another member holds it."""
-    try:
-        slot.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            return False
-        raise
-    return True
 
 
 def _read(db: sqlite3.Connection, topic: str, partition: int, offset: int, limit: int) -> list[Message]:

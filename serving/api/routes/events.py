@@ -9,9 +9,12 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from serving.api.auth import SendsToken
 from serving.api.body import read_bytes
 from serving.api.dependencies import Intake
 from serving.api.strict_query import STRICT_QUERY
+from serving.pages.event_intake import Sender
+from serving.pages.source_limits import source_of
 from serving.schemas.batch_result import BatchResult
 from serving.schemas.problems import documented, problem
 
@@ -61,29 +64,33 @@ router = APIRouter(tags=["events"], dependencies=STRICT_QUERY)
         "* 503: the events could not be stored. Send the whole batch again after `Retry-After`; events that were "
         "accepted before are recognised by their id and ignored.\n\n"
         "The status `quarantined` means that the clock of the client is more than five minutes ahead; the event is "
-        "stored separately and has no effect. An event about an item that is not in the catalog is accepted, because "
-        "events can arrive before their item, and its result contains a finding. The extension attribute "
-        "`attributiontoken` assigns an event to the page that showed the item. Set the query parameter `format` to "
-        "send Segment video calls or ActivityStreams 2 activities instead of CloudEvents; a Segment `batch` and an "
-        "ActivityStreams collection are accepted too."
+        "stored separately and has no effect. Events sent without the admin token count for the popularity of items "
+        "only if the engine has served their viewer a page before, and only for a limited number of viewers per "
+        "address, item and day (setting `viewers_per_source`). An event about an item that is not in the catalog is "
+        "accepted, because events can arrive before their item, and its result contains a finding. The extension "
+        "attribute `attributiontoken` assigns an event to the page that showed the item. Set the query parameter "
+        "`format` to send Segment video calls or ActivityStreams 2 activities instead of CloudEvents; a Segment "
+        "`batch` and an ActivityStreams collection are accepted too."
     ),
     response_model=BatchResult,
-    responses=documented(400, 413, 422, 503),
+    responses=documented(400, 401, 413, 422, 503),
     openapi_extra=BODY,
 )
 async def post_events(
     request: Request,
     intake: Intake,
+    has_token: SendsToken,
     event_format: Annotated[
         Literal["segment", "activitystreams"] | None,
         Query(alias="format", description="Format of the events. Omit it for CloudEvents."),
     ] = None,
 ) -> Response:
     body = await read_bytes(request)
+    sender = Sender(has_token, source_of(request.client.host if request.client else None))
     if len(body) <= INLINE_BYTES:
-        accepted = intake.events(body, event_format)
+        accepted = intake.events(body, event_format, sender)
     else:
-        accepted = await run_in_threadpool(intake.events, body, event_format)
+        accepted = await run_in_threadpool(intake.events, body, event_format, sender)
     if accepted.durable is not None:
         await asyncio.wrap_future(accepted.durable)
     return batch_response(request, accepted.result, "events", 202)

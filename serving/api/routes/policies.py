@@ -187,7 +187,9 @@ def rollback(outlet: OutletCode, body: PublishRequest, policies: Policies) -> Po
 @router.get(
     "/v1/policies/{outlet}/history",
     summary="List all saved versions, newest first",
-    responses=documented(400, 422, 503),
+    description="Versions include drafts, with their authors and notes.",
+    responses=documented(400, 401, 422, 503),
+    dependencies=EDITORS_ONLY,
 )
 def history(
     outlet: OutletCode, policies: Policies, paging: Paging, query: Annotated[PageQuery, Query()]

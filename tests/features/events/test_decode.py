@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from features.events import decode as module
 from features.events.decode import KINDS, accept, accept_json, decode, encode
-from features.events.schema import IMPLIED_ACTIONS, LATEST, MAX_BYTES, ViewerEvent, actions_of
+from features.events.schema import IMPLIED_ACTIONS, LATEST, MAX_BYTES, Trust, ViewerEvent, actions_of
 from features.state.fold import deduplicate_and_fold
 from features.state.votes import LoggedEvent
 from recsys.domain.errors import EventError
@@ -66,6 +66,7 @@ def events(draw: st.DrawFn) -> ViewerEvent:
         "region": draw(st.sampled_from(["", "cn", "cn.zj.hz"])),
         "placement": draw(st.sampled_from(["", "cn.zj-tv-home", "cn-mobile-hot"])),
         "request_id": draw(st.just("") | names),
+        "trust": draw(st.sampled_from(get_args(Trust))),
         "slot": draw(st.none() | st.integers(1, 100)),
         "position_s": draw(st.floats(0, 1e6) if kind in ("seek", "ping") else seconds),
         "duration_s": draw(seconds),
@@ -100,6 +101,17 @@ def test_the_wire_form_is_a_cloudevent(event: ViewerEvent) -> None:
     assert (wire["id"], wire["subject"]) == (event.id, event.viewer_id)
     assert {"source", "receivedat", "dataschema"} <= wire.keys()
     assert not {"id", "kind", "viewer_id", "at", "client_at"} & wire["data"].keys()
+
+
+@given(events(), st.sampled_from([*get_args(Trust), "other", None, 7]))
+def test_clients_cannot_set_how_far_they_are_trusted(event: ViewerEvent, trust: object) -> None:
+    wire = json.loads(encode(replace(event, context={}, client_at=None, trust="trusted")))
+    plain = accept_json(json.dumps(wire).encode(), NOW).event if event.kind != "survey" else None
+    if plain is not None:
+        assert accept_json(json.dumps(wire | {"trust": trust}).encode(), NOW).event == plain
+        assert accept(wire | {"trust": trust}, NOW) == plain
+    with pytest.raises(EventError, match="trust"):
+        accept(wire | {"data": wire["data"] | {"trust": trust}}, NOW)
 
 
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -65,6 +66,27 @@ def _event(id: str, viewer: str, quarter: int) -> ViewerEvent:
 
 def contents(log: EventLog) -> tuple[list[LoggedEvent], list[list[LoggedEvent]]]:
     return list(log.replay()), [list(log.by_offset(source)) for source in log.sources()]
+
+
+def test_an_erasure_takes_as_many_queries_for_many_small_files_as_for_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_connections = {}
+    connect = module.duckdb.connect
+    for n_files in (2, 60):
+        log = EventLog(tmp_path / str(n_files))
+        for n in range(n_files):
+            events = [LoggedEvent("t/0", 2 * n + v, _event(f"e{n}-{v}", f"v{v}", 0)) for v in range(2)]
+            log.append("t/0", 2 * n, 2 * n + 1, events)
+        log.erasures.add(viewer_hash("v0"), START + DAY_S)
+        counter = Mock(side_effect=connect)
+        with monkeypatch.context() as patched:
+            patched.setattr(module.duckdb, "connect", counter)
+            assert purge(log, "v0") == n_files
+        n_connections[n_files] = counter.call_count
+        assert {logged.event.viewer_id for logged in log.replay()} == {"v1"}
+        assert len(list(log.replay())) == n_files
+    assert n_connections[60] == n_connections[2]
 
 
 class Stopped(Exception):

@@ -84,6 +84,8 @@ def history(chance: random.Random, count: int, span_s: float, viewers: int) -> l
             fields |= {"context": chance.choice([{}, {"seed": 1}, {"seed": 1}]), "request_id": chance.choice(["", "r"])}
         if kind in ("follow", "search", "survey", "handoff", "alert_ack"):
             fields = {"rating": chance.random() if kind == "survey" else None}
+        if not fields.get("context"):
+            fields["trust"] = chance.choice(["trusted", "anonymous", "anonymous", "excess"])
         event = ViewerEvent(
             id=f"e{n if chance.random() < 0.9 else n // 2}",
             kind=kind,

@@ -152,6 +152,8 @@ def happened(chance: random.Random, number: int, at: float) -> ViewerEvent:
         fields |= {"duration_s": chance.choice([None, 100.0]), "percent": chance.choice([None, 10.0, 99.0])}
     if kind == "ping":
         fields["position_s"] = chance.choice([1.0, 60.0])
+    if "context" not in fields:
+        fields["trust"] = chance.choice(["trusted", "anonymous", "anonymous", "excess"])
     return ViewerEvent(id=f"e{number}", kind=kind, viewer_id=chance.choice(VIEWERS), at=at, **fields)  # type: ignore[arg-type]
 
 

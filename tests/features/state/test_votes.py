@@ -34,6 +34,7 @@ from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import RECENT_MAX, Recent, ViewerState
 
 HOUR_S = 3600.0
+TRUSTS = ("trusted", "anonymous", "anonymous", "excess")
 KINDS = (
     "impression",
     "impression",
@@ -71,16 +72,25 @@ def counted(events: list[ViewerEvent]) -> list[WeightedEvent]:
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(KINDS), st.sampled_from("aaaabcde"), st.sampled_from("vw"), st.integers(0, 96)),
+        st.tuples(
+            st.sampled_from(KINDS),
+            st.sampled_from("aaaabcde"),
+            st.sampled_from("vw"),
+            st.integers(0, 96),
+            st.sampled_from(TRUSTS),
+        ),
         max_size=40,
     )
 )
-def test_votes_equal_a_naive_count(actions: list[tuple[str, str, str, int]]) -> None:
+def test_votes_equal_a_naive_count(actions: list[tuple[str, str, str, int, str]]) -> None:
     """The oracle stores every action and applies the rule literally."""
     events = [
-        event(f"e{n}", kind, LANDMARK + hours * HOUR_S, item, viewer)
-        for n, (kind, item, viewer, hours) in enumerate(actions)
+        event(
+            f"e{n}", kind, LANDMARK + hours * HOUR_S, item, viewer, trust="trusted" if kind == "impression" else trust
+        )
+        for n, (kind, item, viewer, hours, trust) in enumerate(actions)
     ]
+    served: set[str] = set()
     history: dict[tuple[str, str, str], list[float]] = defaultdict(list)  # viewer, item, action -> times
     expected: Counter[tuple[str, str]] = Counter()
     tried: dict[str, set[str]] = defaultdict(set)
@@ -92,11 +102,13 @@ def test_votes_equal_a_naive_count(actions: list[tuple[str, str, str, int]]) -> 
         for action in ("impression",) if e.kind == "impression" else COUNTS.get(e.kind, ()):
             times = history[e.viewer_id, item, action]
             days = {at // DAY_S for at in times}
-            if e.at // DAY_S not in days:
+            is_counted = e.trust == "trusted" or (e.trust == "anonymous" and e.viewer_id in served)
+            if e.at // DAY_S not in days and is_counted:
                 expected[item, action] += forward_weight(e.at) * trust * REPEAT_DISCOUNT ** len(days)  # type: ignore[assignment]
             times.append(e.at)
             if action == "impression":  # the state stores only the newest few times
                 history[e.viewer_id, item, action] = sorted(times)[-SHOWN_TIMES:]
+                served.add(e.viewer_id)
     for item in "abcde":
         state = fold_item(ItemState(item), [e for e in counted(events) if item in items_of(e.event)])
         counts = {**state.counts, "visit": state.visits, "impression": state.impressions}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from features.events.decode import decode
 from features.events.stream.connect import open_stream
@@ -128,3 +130,29 @@ def test_invalid_settings_are_reported_by_name(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--processes" in done.stderr
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_process_ends_after_sigterm_whatever_does_not_answer(tmp_path: Path, processes: int) -> None:
+    """The address is printed when the port accepts connections. All servers accept connections but never answer."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        flags = ["--home", str(tmp_path), "--port", "0", "--processes", str(processes), "--encoder", "none"]
+        flags += ["--stream", f"kafka://{server}", "--online", f"redis://{server}/0", "--registry", f"http://{server}"]
+        flags += ["--control", f"postgresql://u:pass-word@{server}/x"]
+        command = [sys.executable, "-m", "features.cli", "serve", *flags]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            line = child.stdout.readline()
+            assert line.startswith("serving on http://")
+            host, _, port = line.split()[2].removeprefix("http://").rpartition(":")
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+            children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+            child.send_signal(signal.SIGTERM)
+            try:
+                output = child.communicate(timeout=20)  # the limit is 5 s; more only because the machine may be busy
+            finally:
+                child.kill()
+        assert child.returncode == 0
+        assert not [pid for pid in children if Path(f"/proc/{pid}/exe").exists()]
+        assert "pass-word" not in "".join(output)

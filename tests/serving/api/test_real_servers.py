@@ -46,7 +46,7 @@ def test_pages_events_and_policies_on_real_servers(serve, bundle, unique, kafka_
                 "model",
                 "worker",
             }  # no model and no worker in this test
-            assert service.services.control.audit_break() is None
+            assert service.services.control.verify_audit()[1] is None
     finally:
         with admin.connect() as connection:
             connection.execute(text(f"DROP SCHEMA {unique} CASCADE"))

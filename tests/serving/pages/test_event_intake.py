@@ -227,6 +227,28 @@ def test_writes_need_the_admin_token_when_one_is_set(serve, item) -> None:
         assert service.http.post("/v1/events", json=[event()]).status_code == 202
 
 
+def test_events_without_the_token_count_once_their_viewer_was_served_and_for_few_viewers_of_an_address(serve) -> None:
+    with serve({"admin_token": "s3cret", "viewers_per_source": 2}) as service:
+
+        def send(*sent: dict[str, object], token: str = "") -> int:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            return service.http.post("/v1/events", json=list(sent), headers=headers).status_code
+
+        assert send(event("a", viewer="v1", trust="trusted"), event("b", viewer="v2"), event("c", viewer="v3")) == 202
+        assert send(event("d", viewer="v3", data={"item_id": "item-2"}), event("e", viewer="v1", kind="like")) == 202
+        assert send(event("f", viewer="v3"), token="s3cret") == 202
+        assert send(event("g", viewer="v4"), token="wrong") == 401
+        trust = {stored.id.removeprefix("/app#"): stored.trust for stored in service.published(6)}
+        assert trust == {"a": "anonymous", "b": "anonymous", "c": "excess", "d": "anonymous", "e": "anonymous",
+                         "f": "trusted"}  # fmt: skip
+
+
+def test_without_a_token_nobody_is_trusted(service) -> None:
+    headers = {"Authorization": "Bearer anything"}
+    assert service.http.post("/v1/events", json=[event("a")], headers=headers).status_code == 202
+    assert [stored.trust for stored in service.published(1)] == ["anonymous"]
+
+
 def test_events_from_the_future_are_quarantined_and_reported(service) -> None:
     """Events more than five minutes ahead of the server clock are durable but never folded into a state."""
     now = datetime.now(UTC)

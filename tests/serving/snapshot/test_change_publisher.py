@@ -21,6 +21,7 @@ from serving.change_publisher import ChangePublisher
 from tests.conftest import scaled
 
 AT = 1_800_000_000.0
+KEY = b"key of the audit trail"
 
 
 def item(id_: str, title: str = "t", status: str = "published") -> Item:
@@ -72,7 +73,7 @@ def test_a_consumer_has_the_latest_state_of_everything(
     tmp_path_factory: pytest.TempPathFactory, steps: list[object]
 ) -> None:
     home = tmp_path_factory.mktemp("home")
-    control, stream = open_control(f"sqlite:///{home}/control.db", lambda: AT), FailingStream(2)
+    control, stream = open_control(f"sqlite:///{home}/control.db", KEY, lambda: AT), FailingStream(2)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "BATCH_SIZE", 3)
         outbox = ChangePublisher(control, stream, "t", home / "changes", lambda: AT)
@@ -110,7 +111,7 @@ def test_a_consumer_has_the_latest_state_of_everything(
 
 
 def test_a_change_during_a_read_is_published_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    control, stream = open_control(f"sqlite:///{tmp_path}/control.db", lambda: AT), MemoryStream(1)
+    control, stream = open_control(f"sqlite:///{tmp_path}/control.db", KEY, lambda: AT), MemoryStream(1)
     read = control.items_since
 
     def read_after_write(*args: int) -> object:
@@ -127,7 +128,7 @@ def test_a_change_during_a_read_is_published_once(tmp_path: Path, monkeypatch: p
 
 
 def test_only_one_of_two_processes_of_a_home_publishes(tmp_path: Path) -> None:
-    control, stream = open_control(f"sqlite:///{tmp_path}/control.db", lambda: AT), MemoryStream(2)
+    control, stream = open_control(f"sqlite:///{tmp_path}/control.db", KEY, lambda: AT), MemoryStream(2)
     first, second = (ChangePublisher(control, stream, "t", tmp_path / "changes", lambda: AT) for _ in range(2))
     control.upsert_items([item("a")], "t")
     assert (first.step(), second.step()) == (1, 0)
