@@ -57,7 +57,7 @@ class PageSolver:
     def constraints(self, context: RequestContext, policy: CompiledPolicy, batch: Candidates) -> PageConstraints:
         """Return the constraints on a page of these candidates."""
         query = context.query
-        constraints = policy.bounds(query, batch.row, query.slots, context.catalog.rows(query.shown))
+        constraints = policy.bounds(query, batch.row, query.slots, query.shown_rows(context.catalog))
         return with_targets(constraints, policy, batch.row, query, context.viewer, context.prices)
 
     def solve(

@@ -17,7 +17,7 @@ from features.control.transactions import map_db_errors
 from features.sqlite import use_wal
 from recsys.domain.errors import InvalidInput
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. A database at this revision is opened without loading Alembic."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -79,6 +79,11 @@ class ControlPlane:
             else:
                 updated.append({"key": id_, **row})
         if created:
+            highest = tx.connection.execute(select(func.max(tables.items.c.number))).scalar_one()
+            for number, row in enumerate(
+                created, 0 if highest is None else highest + 1
+            ):  # the row lock of the transaction keeps numbers unique
+                row["number"] = number
             tx.connection.execute(insert(tables.items), created)
         if updated:
             tx.connection.execute(update(tables.items).where(tables.items.c.id == bindparam("key")), updated)
@@ -86,13 +91,13 @@ class ControlPlane:
     def items_since(self, revision: int, limit: int = 1000) -> list[StoredItem]:
         """Return at most `limit` items that changed after `revision`, in the order of their last change."""
         query = (
-            select(tables.items.c.revision, tables.items.c.body)
+            select(tables.items.c.revision, tables.items.c.body, tables.items.c.number)
             .where(tables.items.c.revision > revision)
             .order_by(tables.items.c.revision)
             .limit(limit)
         )
         with read_tx(self._engine) as connection:
-            return [StoredItem.read(row.revision, row.body) for row in connection.execute(query)]
+            return [StoredItem.read(row.revision, row.body, row.number) for row in connection.execute(query)]
 
     def item(self, item_id: str) -> StoredItem:
         """Return one item. Raises NotFound."""
@@ -100,7 +105,7 @@ class ControlPlane:
             row = connection.execute(select(tables.items).where(tables.items.c.id == item_id)).first()
         if row is None:
             raise NotFound(message("item_not_found", item=item_id))
-        return StoredItem.read(row.revision, row.body)
+        return StoredItem.read(row.revision, row.body, row.number)
 
     # -- outlets
 

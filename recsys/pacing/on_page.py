@@ -106,23 +106,20 @@ def impressions_left(
     """Return the number of impressions left under a target's frequency cap; may be negative.
 
     Impressions reach the viewer's state through the stream with a delay of some seconds. Impressions of the running
-    session that are missing from the state are taken from the query and count as current. Simultaneous pages on two
-    screens may exceed the cap; the report of the target counts such impressions. A page without personalisation counts
-    its session only.
+    session that are missing from the state are taken from the last items of the query and count as current.
+    Simultaneous pages on two screens may exceed the cap; the report of the target counts such impressions. A page
+    without personalisation counts its session only.
     """
     assert target.frequency_cap is not None
     since = query.now - target.frequency_cap.period_s
     times: tuple[float, ...] = ()
-    pending = list(query.shown)
-    if viewer is not None:
-        times = viewer.target_impressions.get(key, ())
-        pending = [item_id for item_id in pending if not viewer.impressions_since(item_id, query.now - SESSION_S)]
+    if viewer is None:
+        pending = query.shown_rows(policy.catalog)
+    else:
+        times, since_session = viewer.target_impressions.get(key, ()), query.now - SESSION_S
+        pending = policy.catalog.rows(i for i in query.shown if not viewer.impressions_since(i, since_session))
     member = policy.member(target.where, query.region)
-    return (
-        target.frequency_cap.impressions
-        - sum(at > since for at in times)
-        - int(member[policy.catalog.rows(pending)].sum())
-    )
+    return target.frequency_cap.impressions - sum(at > since for at in times) - int(member[pending].sum())
 
 
 def with_targets(
