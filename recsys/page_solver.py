@@ -16,11 +16,12 @@ from recsys.domain.types import ACTIONS, F64
 from recsys.explanations import explain
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.receipt.receipt import write_receipt
+from recsys.guidance.receipt.target_effects import TargetEffects, TargetPrice
 from recsys.guidance.solver.infeasibility import ConflictCache
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution
 from recsys.guidance.solver.relaxation_cache import RelaxationCache
 from recsys.guidance.solver.solve import is_late_after, solve
-from recsys.pacing.on_page import deliveries, price_bonus, with_targets
+from recsys.pacing.on_page import deliveries, mean_utility, target_prices, with_targets
 from recsys.page import Page, PageItem
 
 
@@ -29,12 +30,14 @@ class SolvedPage:
     """The solver's result, with the candidates and constraints that it solved for.
 
     attention  [K]  chance that each slot is looked at
+    targets    prices of the exposure targets in force
     """
 
     batch: Candidates
     attention: F64
     constraints: PageConstraints
     solution: Solution
+    targets: tuple[TargetPrice, ...] = ()
 
     def relaxes_hard_control(self, policy: CompiledPolicy) -> bool:
         """Return whether a control is relaxed whose enforcement is stricter than `preferred`."""
@@ -66,14 +69,16 @@ class PageSolver:
         """Select the candidates with the highest utility plus bonus that meet the constraints, slot by slot."""
         query = context.query
         attention = screen_layout(query.placement.screen).attention(query.slots)
-        prices = price_bonus(policy, batch.row, query, context.prices)
-        batch = batch.with_columns(bonus=policy.bonus(batch.row, query) + prices)
+        item_utility = mean_utility(batch.utility, attention)
+        targets = target_prices(policy, batch.row, query, context.prices, item_utility)
+        bonus = sum((target.bonus for target in targets), policy.bonus(batch.row, query))
+        batch = batch.with_columns(bonus=bonus)
         constraints, value = self.constraints(context, policy, batch), batch.utility + batch.bonus
         deadline_s = self.solve_s if deadline_s is None else deadline_s
         solution = solve(
             value, attention, constraints, deadline_s=deadline_s, clock=self.clock, cache=self.relaxation_cache
         )
-        return SolvedPage(batch, attention, constraints, solution)
+        return SolvedPage(batch, attention, constraints, solution, targets)
 
     def page(self, context: RequestContext, policy: CompiledPolicy, solved: SolvedPage, level: FallbackLevel) -> Page:
         """Return the page with its explanations and its receipt. Its trace is empty."""
@@ -81,6 +86,8 @@ class PageSolver:
         constraints, solution = solved.constraints, solved.solution
         is_late = is_late_after(2.0 * self.solve_s, self.clock)
         causes = self.conflict_cache.of(constraints, solution.relaxed, solution.minimal_proven, is_late)
+        weight = attention[: constraints.slots]
+        effects = TargetEffects.of(solved.targets, batch.utility, batch.bonus, constraints.tie, weight)
         page = batch.take(solution.chosen)
         reasons = explain(context, page)
         items = tuple(
@@ -93,14 +100,14 @@ class PageSolver:
                 p=dict(zip(ACTIONS, page.p[k].tolist(), strict=True)),
                 sources=tuple(name for bit, name in enumerate(SOURCES) if page.source[k] >> bit & 1),
                 reasons=reasons[k],
-                control_ids=policy.serving(constraints, solution.chosen, k),
+                control_ids=_control_ids(policy, constraints, solution, effects, k),
             )
             for k in range(len(page))
         )
         return Page(
             items=items,
             fallback_level=level,
-            receipt=write_receipt(policy, constraints, solution, batch, attention, context.catalog, causes),
+            receipt=write_receipt(policy, constraints, solution, batch, attention, context.catalog, causes, effects),
             trace=(),
             features=page.features,
             model_version=context.model.bundle.version if context.model else "none",
@@ -109,6 +116,15 @@ class PageSolver:
             engagement=float(attention[: len(page)] @ page.utility),
             unguided=float(attention[: len(page)] @ np.sort(batch.utility)[::-1][: len(page)]),
         )
+
+
+def _control_ids(
+    policy: CompiledPolicy, constraints: PageConstraints, solution: Solution, effects: TargetEffects, k: int
+) -> tuple[str, ...]:
+    """Return the ids of the controls and exposure targets that the slot `k` serves."""
+    ids = policy.serving(constraints, solution.chosen, k)
+    targets = effects.serving(int(solution.chosen[k])) if effects.prices else ()
+    return tuple(dict.fromkeys((*ids, *(policy.controls[c].control.id for c in targets))))
 
 
 def stopwatch(clock: Callable[[], float] | None) -> Callable[[], float]:

@@ -14,6 +14,7 @@ from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy, SupplyRequest
 from recsys.guidance.policy.controls import ExposureTarget
 from recsys.guidance.policy.inheritance import SourcedControl
+from recsys.guidance.receipt.target_effects import TargetPrice
 from recsys.guidance.solver.page_constraints import PageConstraints
 
 SESSION_S = 6 * 3600.0
@@ -24,7 +25,8 @@ SESSION_S = 6 * 3600.0
 class ActivePrices:
     """The output of the control loop for every page.
 
-    price         target -> play equivalents per unit of attention, >= 0; a target without a price has no effect
+    price         target -> price per unit of attention, >= 0, in play equivalents; for a target without `max_price`, in
+                  units of the utility of an item on the page. A target without a price has no effect
     last_resorts  targets whose last resort is active
     stopped       targets stopped before their deadline: no price, no delivery, no frequency cap
     """
@@ -68,15 +70,34 @@ def targets(policy: CompiledPolicy, query: Query, prices: ActivePrices) -> Itera
                 yield number, key, control
 
 
-def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, prices: ActivePrices) -> F64:
-    """Return [N] the sum of the prices of all targets for each catalog row, in play equivalents."""
-    bonus = np.zeros(len(rows))
-    for _, key, target in targets(policy, query, prices):
-        price = prices.price.get(key, 0.0)
+def target_prices(
+    policy: CompiledPolicy, rows: I32, query: Query, prices: ActivePrices, item_utility: float
+) -> tuple[TargetPrice, ...]:
+    """Return the price of each target on this page, in play equivalents, with its bonus for each catalog row [N].
+
+    item_utility  utility of an item on the page (`mean_utility`): the unit of the prices of targets without `max_price`
+    """
+    found = []
+    for number, key, target in targets(policy, query, prices):
+        price = prices.price.get(key, 0.0) * (item_utility if target.max_price is None else 1.0)
         if price > 0:
-            sign = 1.0 if target.bound == "at_least" else -1.0
-            bonus += sign * price * policy.member(target.where, query.region)[rows]
-    return bonus
+            signed = price if target.bound == "at_least" else -price
+            found.append(TargetPrice(number, signed, signed * policy.member(target.where, query.region)[rows]))
+    return tuple(found)
+
+
+def mean_utility(utility: F64, attention: F64) -> float:
+    """Return the mean size of the utility of the items on the best page without guidance, weighted by attention.
+
+    utility    [N] utility of each candidate, in play equivalents
+    attention  [K] attention of each slot
+
+    >>> mean_utility(np.array([0.1, 0.4, 0.2]), np.array([1.0, 0.5]))
+    0.3333333333333333
+    """
+    best = np.sort(utility)[::-1][: len(attention)]
+    weight = attention[: len(best)]
+    return float(weight @ np.abs(best)) / max(float(weight.sum()), 1e-9)  # utility can be negative
 
 
 def target_needs(policy: CompiledPolicy, query: Query, prices: ActivePrices) -> Iterator[SupplyRequest]:
