@@ -73,7 +73,7 @@ class TargetReport(TargetOut):
 
     course: list[CurvePoint]
     usual_prices: list[float] = Field(
-        description="Usual price for each hour of the day in UTC, in play equivalents per unit of attention."
+        description="Usual price for each hour of the day in UTC, per unit of attention, in `price_unit`."
     )
     capped_impressions: int = Field(description="Impressions counted towards the frequency cap; 0 without a cap.")
     paused: bool
