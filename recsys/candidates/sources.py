@@ -102,8 +102,8 @@ def local_plays(stats: ItemStats, region: str) -> F32 | None:
 
 def _with_selectable(context: RequestContext, order: I32, count: int) -> I32:
     """Return the shortest beginning of an order that has `count` selectable rows; all of it if it has fewer."""
-    places = np.flatnonzero(context.selectable[order])
-    return order if len(places) < count else order[: places[count - 1] + 1]
+    selected = np.flatnonzero(context.selectable[order])
+    return order if len(selected) < count else order[: selected[count - 1] + 1]
 
 
 def _top_rows(score: F32, count: int) -> I32:

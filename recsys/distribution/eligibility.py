@@ -26,7 +26,7 @@ UNKNOWN_AGE = 17
 def playable(catalog: Catalog, screen: Screen) -> Bool:
     """Return [catalog] whether an item has a format that the screen can show."""
     formats = [catalog.format[:, FORMATS.index(name)] for name in screen_layout(screen).formats]
-    return np.logical_or.reduce(formats)
+    return np.asarray(np.logical_or.reduce(formats))
 
 
 def ineligible(catalog: Catalog, rows: I32 | slice, query: Query, viewer: ViewerState | None) -> dict[DropReason, Bool]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -76,7 +77,6 @@ class Catalog:
     series_names: Vocabulary
     regions: Vocabulary
     number: I32
-    row_of_number: I32  # [highest number + 1]; -1 for numbers that this catalog lacks
     label: Bool
     axis: F32
     outlet: I32
@@ -120,7 +120,6 @@ class Catalog:
             series_names=vocabulary,
             regions=vocabulary,
             number=code,
-            row_of_number=code,
             label=np.zeros((0, 0), np.bool_),
             axis=np.zeros((0, 0), np.float32),
             outlet=code,
@@ -151,15 +150,11 @@ class Catalog:
         """
         if not changed:
             return replace(self, revision=revision)
-        number_of = dict(zip((item.id for item in changed), numbers or (), strict=numbers is not None))
-        changed = tuple({item.id: item for item in changed}.values())
+        last = {item.id: n for n, item in enumerate(changed)}.values()
+        changed, numbers = [changed[n] for n in last], numbers and [numbers[n] for n in last]
         row_of = dict(self.row_of)
         rows = np.array([row_of.setdefault(item.id, len(row_of)) for item in changed], np.int64)
         n = len(row_of)
-        items = list(self.items) + [changed[0]] * (n - len(self.items))
-        for row, item in zip(rows, changed, strict=True):
-            items[row] = item
-
         labels, label = self._put_labels(rows, changed, n)
         axes, axis = self._put_axes(rows, changed, n)
         outlets, outlet = self.outlets.add(item.outlet for item in changed)
@@ -169,10 +164,6 @@ class Catalog:
         regions, region = _encode_column(self.regions, [item.region or "" for item in changed])
         windows = dict(zip(rows.tolist(), map(_exact_windows, changed), strict=True))
         hulls = [_time_bounds(item.rights) for item in changed]
-        number = _extend_column(self.number, (n,))
-        number[len(self) :] = len(self.row_of_number) + np.arange(n - len(self))
-        if number_of:
-            number[rows] = [number_of[item.id] for item in changed]
 
         def put(column: npt.NDArray[T], entries: Sequence[object]) -> npt.NDArray[T]:
             grown = _extend_column(column, (n, *column.shape[1:]))
@@ -183,7 +174,7 @@ class Catalog:
             revision=revision,
             ids=tuple(row_of),
             row_of=row_of,
-            items=tuple(items),
+            items=self._put_items(rows, changed, n),
             labels=labels,
             axes=axes,
             outlets=outlets,
@@ -191,8 +182,7 @@ class Catalog:
             topics=topics,
             series_names=series_names,
             regions=regions,
-            number=number,
-            row_of_number=_inverse(number),
+            number=self._put_numbers(rows, numbers, n),
             label=label,
             axis=axis,
             outlet=put(self.outlet, outlet),
@@ -213,6 +203,20 @@ class Catalog:
             content=self.content,
         )
 
+    def _put_items(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Item, ...]:
+        items = list(self.items) + [changed[0]] * (n - len(self.items))
+        for row, item in zip(rows, changed, strict=True):
+            items[row] = item
+        return tuple(items)
+
+    def _put_numbers(self, rows: npt.NDArray[np.int64], numbers: Sequence[int] | None, n: int) -> I32:
+        """Return the column [n] of numbers. New items get these numbers, by default the next ones."""
+        column = _extend_column(self.number, (n,))
+        column[len(self) :] = len(self.row_of_number) + np.arange(n - len(self))
+        if numbers is not None:
+            column[rows] = numbers
+        return column
+
     def _put_labels(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, Bool]:
         """Return the labels and the column [n, L], with the changed items at `rows`."""
         labels, _ = self.labels.add(label for item in changed for label in item.labels)
@@ -232,6 +236,13 @@ class Catalog:
                 column[row, axes.code[name]] = value
         return axes, column
 
+    @cached_property
+    def row_of_number(self) -> I32:
+        """Return [highest number + 1] the row of each number; -1 for numbers that this catalog lacks."""
+        rows = np.full(int(self.number.max(initial=-1)) + 1, -1, np.int32)
+        rows[self.number] = np.arange(len(self.number), dtype=np.int32)
+        return rows
+
     def rows(self, item_ids: Iterable[str]) -> I32:
         """Return [M] rows of these ids, in their order, without unknown ids."""
         row_of = self.row_of
@@ -248,13 +259,6 @@ class Catalog:
     def region_subtree(self, root: str) -> Bool:
         """Return [N] whether an item is about region `root` or a region inside it."""
         return np.isin(self.region, self.regions.subtree(root, "."))
-
-
-def _inverse(number: I32) -> I32:
-    """Return [highest number + 1] the row of each number, -1 for missing numbers."""
-    rows = np.full(int(number.max(initial=-1)) + 1, -1, np.int32)
-    rows[number] = np.arange(len(number), dtype=np.int32)
-    return rows
 
 
 def _root(labels: Sequence[str]) -> str:

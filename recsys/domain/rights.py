@@ -37,7 +37,8 @@ class RightsColumns:
 
     def patched(self, windows: Mapping[int, tuple[Window, ...]]) -> RightsColumns:
         """Return the columns with the windows of these rows replaced; an empty tuple removes the windows of its row."""
-        code_of, entries = dict(self.code_of), []
+        code_of = dict(self.code_of)
+        entries: list[tuple[int, float, float, int, list[bool]]] = []
         for row, listed in windows.items():
             for window in listed:
                 start = window.start.timestamp() if window.start else -np.inf
@@ -46,13 +47,13 @@ class RightsColumns:
                 codes = [code_of.setdefault(name, len(code_of)) for name in window.regions] or [-1]
                 entries += [(row, start, until, code, screens) for code in codes]
         keep = ~np.isin(self.row, list(windows))
-        row, start, until, region, screens = zip(*entries, strict=True) if entries else ((),) * 5
+        on_screen = np.array([screens for *_, screens in entries], np.bool_).reshape(len(entries), len(_SCREENS))
         return RightsColumns(
-            np.concatenate([self.row[keep], np.array(row, np.int32)]),
-            np.concatenate([self.start[keep], np.array(start, np.float64)]),
-            np.concatenate([self.until[keep], np.array(until, np.float64)]),
-            np.concatenate([self.region[keep], np.array(region, np.int32)]),
-            np.concatenate([self.on_screen[keep], np.array(screens, np.bool_).reshape(len(row), len(_SCREENS))]),
+            np.concatenate([self.row[keep], np.array([entry[0] for entry in entries], np.int32)]),
+            np.concatenate([self.start[keep], np.array([entry[1] for entry in entries], np.float64)]),
+            np.concatenate([self.until[keep], np.array([entry[2] for entry in entries], np.float64)]),
+            np.concatenate([self.region[keep], np.array([entry[3] for entry in entries], np.int32)]),
+            np.concatenate([self.on_screen[keep], on_screen]),
             code_of,
         )
 

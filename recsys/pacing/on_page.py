@@ -77,13 +77,14 @@ def target_prices(
 
     item_utility  utility of an item on the page (`mean_utility`): the unit of the prices of targets without `max_price`
     """
-    found = []
+    priced = []
     for number, key, target in targets(policy, query, prices):
         price = prices.price.get(key, 0.0) * (item_utility if target.max_price is None else 1.0)
         if price > 0:
             signed = price if target.bound == "at_least" else -price
-            found.append(TargetPrice(number, signed, signed * policy.member(target.where, query.region)[rows]))
-    return tuple(found)
+            bonus = signed * policy.member(target.where, query.region)[rows].astype(np.float64)
+            priced.append(TargetPrice(number, signed, bonus))
+    return tuple(priced)
 
 
 def mean_utility(utility: F64, attention: F64) -> float:

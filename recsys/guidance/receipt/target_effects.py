@@ -58,7 +58,7 @@ class TargetEffects:
             none = np.zeros(len(utility), np.int64)
             return cls((), none, (), none, ())
         value = utility + bonus
-        orders = [np.lexsort((tie, -(value - less))) for less in (0.0, *(price.bonus for price in acting))]
+        orders = [np.lexsort((tie, -value)), *(np.lexsort((tie, price.bonus - value)) for price in acting)]
         total = np.sum([price.bonus for price in acting], axis=0)
         ranks = [_inverse(order) for order in (*orders, np.lexsort((tie, -(value - total))))]
         pages = [math.fsum(attention * utility[order[: len(attention)]]) for order in orders]
@@ -70,7 +70,7 @@ class TargetEffects:
         If only several targets together moved it, those that count the candidate, or else all of them.
         """
         sign, rank = (1 if up else -1), self.rank[candidate]
-        alone = [n for n, places in enumerate(self.without) if sign * (places[candidate] - rank) > 0]
+        alone = [n for n, ranks in enumerate(self.without) if sign * (ranks[candidate] - rank) > 0]
         if not alone and sign * (self.neither[candidate] - rank) > 0:
             counting = [n for n, price in enumerate(self.prices) if sign * price.bonus[candidate] > 0]
             alone = counting or list(range(len(self.prices)))

@@ -208,9 +208,9 @@ def _check_moves(
         targets = {policy.controls[c].control.id for c in effects.moved(i, up)} if effects.prices else set()
         if not targets <= set(move.control_ids):
             yield Finding(f"moved[{index}].control_ids", f"should name {', '.join(sorted(targets))}")
-        others = tuple(control_id for control_id in move.control_ids if control_id not in targets)
-        touches = any(number.get(control_id, -1) in controls_touching(constraints, i) for control_id in others)
-        yield from _check_responsible(index, move.cause, others, i, move.item_id, policy, constraints)
+        control_ids = tuple(control_id for control_id in move.control_ids if control_id not in targets)
+        touches = any(number.get(control_id, -1) in controls_touching(constraints, i) for control_id in control_ids)
+        yield from _check_responsible(index, move.cause, control_ids, i, move.item_id, policy, constraints)
         cause = "controls" if touches else counted_move.cause  # the recomputed moves name no controls
         if move.cause != cause:
             yield Finding(f"moved[{index}].cause", f"should be {cause}")

@@ -81,15 +81,22 @@ def solve(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> Callable[[Query, S
     prices=st.lists(st.floats(0.01, 2.0), min_size=3, max_size=3),
     bound=st.sampled_from(["at_least", "at_most"]),
     slots=st.integers(1, 14),
-    others=st.booleans(),
+    with_controls=st.booleans(),
 )
 def test_every_effect_of_a_target_is_named_with_its_cost(
-    world: ServingSnapshot, solve: Any, labels: list[str], prices: list[float], bound: str, slots: int, others: bool
+    world: ServingSnapshot,
+    solve: Any,
+    labels: list[str],
+    prices: list[float],
+    bound: str,
+    slots: int,
+    with_controls: bool,
 ) -> None:
     """If nothing else guides the page, every move names a target; a single target costs what the page gives up."""
-    controls = [target(label, bound=bound) for label in labels] + ([QUOTA] if others else [])
+    controls = [target(label, bound=bound) for label in labels] + ([QUOTA] if with_controls else [])
     steered = priced(
-        with_policy(world, controls, {"public_value": 0.3} if others else {}), dict(zip(labels, prices, strict=False))
+        with_policy(world, controls, {"public_value": 0.3} if with_controls else {}),
+        dict(zip(labels, prices, strict=False)),
     )
     page, check = solve(query(slots), steered)
     receipt = page.receipt
@@ -98,7 +105,7 @@ def test_every_effect_of_a_target_is_named_with_its_cost(
     lines = {line.id: line for line in receipt.targets}
     assert named - {"public"} <= lines.keys() <= set(labels)
     assert {control_id for slot in page.items for control_id in slot.control_ids} <= {"public", *labels}
-    if others:
+    if with_controls:
         return
     assert all(move.cause == "targets" and move.control_ids for move in receipt.moved)
     raised = {move.item_id for move in receipt.moved if bound == "at_least" and up(move)}
