@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.distribution.layouts import screen_layout
+from recsys.domain.item_statistics import ItemStats
 from recsys.domain.placement import Placement, Screen, Surface
 from recsys.domain.query import Query
+from recsys.domain.types import ACTIONS
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.guidance.receipt.receipt import Move
@@ -134,11 +136,21 @@ def test_a_receipt_that_conceals_a_target_is_rejected(world: ServingSnapshot, so
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=scaled(1_000, minimum=20))
-@given(label=st.sampled_from(TOPICS), slots=st.integers(1, 14), screen=st.sampled_from([Screen.TV, Screen.MOBILE]))
+@given(
+    label=st.sampled_from(TOPICS),
+    slots=st.integers(1, 14),
+    screen=st.sampled_from([Screen.TV, Screen.MOBILE]),
+    small=st.booleans(),
+)
 def test_a_target_without_max_price_takes_at_most_half_of_a_page(
-    world: ServingSnapshot, solve: Any, label: str, slots: int, screen: Screen
+    world: ServingSnapshot, solve: Any, label: str, slots: int, screen: Screen, small: bool
 ) -> None:
     """Its highest price follows from the utilities of the page itself, whatever their size, also on a single slot."""
+    if small:  # items are worth a twentieth of a play, those of the target nothing
+        plays = np.where(world.catalog.label_subtree(label), 0.0, 100.0).astype(np.float32)
+        plays[world.catalog.row_of["i8"]] = 1_000.0  # not published
+        count = np.repeat(plays[:, None], len(ACTIONS), axis=1)
+        world = ServingSnapshot.of(world.catalog, ItemStats(count, plays, {"cn.zj": plays}), None, world.policy)
     steered = with_policy(world, [target(label)], {})
     [(_, _, control)] = targets(steered.policy, query(slots, screen), ActivePrices())
     page, _ = solve(query(slots, screen), priced(steered, {label: control.price_limit}))
