@@ -53,6 +53,7 @@ def mlflow_uri(uri: str) -> str:
     """
     return f"sqlite+pysqlite:///{quote(sqlite_path(uri), safe=' +/')}" if uri.startswith("sqlite:") else uri
 
+
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 MAX_FAULTS = 5
 """The number of faults that `find_damage` returns for a file."""

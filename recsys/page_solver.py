@@ -16,12 +16,13 @@ from recsys.domain.types import ACTIONS, F64
 from recsys.explanations import explain
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.receipt.receipt import write_receipt
+from recsys.guidance.receipt.target_effects import TargetEffects, TargetPrice
 from recsys.guidance.solver.infeasibility import Causes, ConflictCache, is_complete
 from recsys.guidance.solver.page_budget import PageBudget, query_work
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution
 from recsys.guidance.solver.relaxation_cache import RelaxationCache, cache_key
 from recsys.guidance.solver.solve import is_late_after, solve
-from recsys.pacing.on_page import deliveries, price_bonus, with_targets
+from recsys.pacing.on_page import deliveries, mean_utility, target_prices, with_targets
 from recsys.page import Page, PageItem
 
 
@@ -30,12 +31,14 @@ class SolvedPage:
     """The solver's result, with the candidates and constraints that it solved for.
 
     attention  [K]  chance that each slot is looked at
+    targets    prices of the exposure targets in force
     """
 
     batch: Candidates
     attention: F64
     constraints: PageConstraints
     solution: Solution
+    targets: tuple[TargetPrice, ...] = ()
 
     def relaxes_hard_control(self, policy: CompiledPolicy) -> bool:
         """Return whether a control is relaxed whose enforcement is stricter than `preferred`."""
@@ -60,7 +63,7 @@ class PageSolver:
     def constraints(self, context: RequestContext, policy: CompiledPolicy, batch: Candidates) -> PageConstraints:
         """Return the constraints on a page of these candidates."""
         query = context.query
-        constraints = policy.bounds(query, batch.row, query.slots, context.catalog.rows(query.shown))
+        constraints = policy.bounds(query, batch.row, query.slots, query.shown_rows(context.catalog))
         return with_targets(constraints, policy, batch.row, query, context.viewer, context.prices)
 
     def solve(
@@ -77,8 +80,10 @@ class PageSolver:
         """
         query = context.query
         attention = screen_layout(query.placement.screen).attention(query.slots)
-        prices = price_bonus(policy, batch.row, query, context.prices)
-        batch = batch.with_columns(bonus=policy.bonus(batch.row, query) + prices)
+        item_utility = mean_utility(batch.utility, attention)
+        targets = target_prices(policy, batch.row, query, context.prices, item_utility)
+        bonus = sum((target.bonus for target in targets), policy.bonus(batch.row, query))
+        batch = batch.with_columns(bonus=bonus)
         constraints, value = self.constraints(context, policy, batch), batch.utility + batch.bonus
         self.budget.reserve(constraints)
         deadline_s = self.solve_s if deadline_s is None else deadline_s
@@ -86,13 +91,15 @@ class PageSolver:
             value, attention, constraints, deadline_s=deadline_s, clock=self.clock, cache=self.relaxation_cache,
             budget=self.budget, reuse=reuse,
         )  # fmt: skip
-        return SolvedPage(batch, attention, constraints, solution)
+        return SolvedPage(batch, attention, constraints, solution, targets)
 
     def page(self, context: RequestContext, policy: CompiledPolicy, solved: SolvedPage, level: FallbackLevel) -> Page:
         """Return the page with its explanations and its receipt. Its trace is empty."""
         query, batch, attention = context.query, solved.batch, solved.attention
         constraints, solution = solved.constraints, solved.solution
         solution, causes = self._explained(constraints, solution)
+        weight = attention[: constraints.slots]
+        effects = TargetEffects.of(solved.targets, batch.utility, batch.bonus, constraints.tie, weight)
         page = batch.take(solution.chosen)
         reasons = explain(context, page)
         items = tuple(
@@ -105,7 +112,7 @@ class PageSolver:
                 p=dict(zip(ACTIONS, page.p[k].tolist(), strict=True)),
                 sources=tuple(name for bit, name in enumerate(SOURCES) if page.source[k] >> bit & 1),
                 reasons=reasons[k],
-                control_ids=policy.serving(constraints, solution.chosen, k),
+                control_ids=_control_ids(policy, constraints, solution, effects, k),
             )
             for k in range(len(page))
         )
@@ -113,7 +120,7 @@ class PageSolver:
             items=items,
             fallback_level=level,
             receipt=write_receipt(
-                policy, constraints, solution, batch, attention, context.catalog, causes, self.budget.cut_short
+                policy, constraints, solution, batch, attention, context.catalog, causes, self.budget.cut_short, effects
             ),
             trace=(),
             features=page.features,
@@ -145,6 +152,15 @@ class PageSolver:
         if minimal_proven.all() and not solution.minimal_proven.all():
             self.relaxation_cache.put(cache_key(constraints), solution.relaxed, minimal_proven)
         return replace(solution, minimal_proven=minimal_proven), causes
+
+
+def _control_ids(
+    policy: CompiledPolicy, constraints: PageConstraints, solution: Solution, effects: TargetEffects, k: int
+) -> tuple[str, ...]:
+    """Return the ids of the controls and exposure targets that the slot `k` serves."""
+    ids = policy.serving(constraints, solution.chosen, k)
+    targets = effects.serving(int(solution.chosen[k])) if effects.prices else ()
+    return tuple(dict.fromkeys((*ids, *(policy.controls[c].control.id for c in targets))))
 
 
 def stopwatch(clock: Callable[[], float] | None) -> Callable[[], float]:

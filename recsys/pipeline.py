@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -21,10 +20,10 @@ from recsys.batch import Candidates
 from recsys.candidates.content_based import content_profile, content_similarity
 from recsys.candidates.context import RequestContext
 from recsys.candidates.sources import SOURCES
-from recsys.distribution.eligibility import first_match, ineligible
+from recsys.distribution.eligibility import first_match
 from recsys.domain.query import Query
 from recsys.domain.trace import DropReason, FallbackLevel, StageTrace
-from recsys.domain.types import F32, U32, Bool
+from recsys.domain.types import F32, U32
 from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.solver.infeasibility import ConflictCache
@@ -33,7 +32,6 @@ from recsys.guidance.solver.relaxation import violations
 from recsys.guidance.solver.relaxation_cache import RelaxationCache
 from recsys.guidance.solver.solve import DEADLINE_FACTOR
 from recsys.models.fallback import fallback_level, without_ranker
-from recsys.pacing.on_page import frequency_capped
 from recsys.page import Page
 from recsys.page_solver import PageSolver, SolvedPage, stopwatch
 from recsys.snapshot import ServingSnapshot
@@ -136,21 +134,24 @@ class Engine:
                 continue
             bits[rows[rows >= 0]] |= np.uint32(1 << bit)
             trace.append(StageTrace(name, len(rows), len(rows)))
-        return _union(context, bits)
+        return _union(bits)
 
     def _filter(self, context: RequestContext, batch: Candidates, trace: list[StageTrace]) -> Candidates:
         """Drop ineligible candidates, then those that the policy blocks."""
-        masks = ineligible(context.catalog, batch.row, context.query, context.viewer)
+        masks = {reason: mask[batch.row] for reason, mask in context.ineligible.items()}
         if context.query.guided:
-            capped = frequency_capped(context.policy, batch.row, context.query, context.viewer, context.prices)
+            capped = context.frequency_capped[batch.row]
             showable, _ = first_match({**masks, DropReason.FREQUENCY_CAPPED: capped})
             masks[DropReason.BLOCKED] = context.policy.blocked(
-                batch.row, context.query, showable, catalog_showable=partial(_showable, context)
+                batch.row,
+                context.query,
+                showable,
+                catalog_showable=lambda: context.eligible & ~context.frequency_capped,
             )
             masks[DropReason.FREQUENCY_CAPPED] = capped
         keep, dropped = first_match(masks)
         trace.append(StageTrace("eligibility", len(batch), int(keep.sum()), dropped))
-        return batch.take(keep)
+        return _with_affinity(context, batch.take(keep))
 
     def _truncate(self, context: RequestContext, batch: Candidates, trace: list[StageTrace]) -> Candidates:
         """Keep at most `candidates`: supply for the policy first, then by affinity, similarity and popularity."""
@@ -188,7 +189,7 @@ class Engine:
         if not len(rows):
             return batch
         bits[rows] = SUPPLY_BIT
-        return self._filter(context, _union(context, bits), trace)
+        return self._filter(context, _union(bits), trace)
 
     def _rank(
         self, context: RequestContext, batch: Candidates, level: FallbackLevel, trace: list[StageTrace]
@@ -299,26 +300,22 @@ class Engine:
         return first
 
 
-def _union(context: RequestContext, bits: U32) -> Candidates:
+def _union(bits: U32) -> Candidates:
     """Return the candidates of the rows that a source found, in order of row.
 
     bits  [catalog]  bit s set: source s found the row
     """
     row = np.flatnonzero(bits).astype(np.int32)
-    affinity = np.zeros(len(row), np.float32)
-    if context.model is not None and context.vector is not None:
-        position = context.index.position_of_row[row]
-        affinity = np.where(position >= 0, context.model.retriever.scores(context.vector, position), np.float32(0.0))
-    return Candidates.of(row, bits[row], affinity)
+    return Candidates.of(row, bits[row])
 
 
-def _showable(context: RequestContext) -> Bool:
-    """Return [catalog] whether an item could be on this page if no block applied."""
-    rows = np.arange(len(context.catalog), dtype=np.int32)
-    capped = frequency_capped(context.policy, rows, context.query, context.viewer, context.prices)
-    masks = ineligible(context.catalog, rows, context.query, context.viewer)
-    showable, _ = first_match({**masks, DropReason.FREQUENCY_CAPPED: capped})
-    return showable
+def _with_affinity(context: RequestContext, batch: Candidates) -> Candidates:
+    """Return the batch with the retriever's score of the viewer and each item."""
+    if context.model is None or context.vector is None:
+        return batch
+    position = context.index.position_of_row[batch.row]
+    scores = context.model.retriever.scores(context.vector, position)
+    return batch.with_columns(affinity=np.where(position >= 0, scores, np.float32(0.0)))
 
 
 def _describe(error: Exception) -> str:

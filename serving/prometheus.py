@@ -140,7 +140,8 @@ class Metrics:
             "planned", "Planned fraction of the amount of an exposure target up to now"
         )
         self.target_price = self._target_gauge(
-            "price", "Current price of an exposure target, in play equivalents per unit of attention"
+            "price",
+            "Current price of a target per unit of attention: play equivalents, or item utilities without max_price",
         )
         self.target_pacing = self._target_gauge(
             "pacing_error", "Mean distance of an exposure target from its plan, as a fraction of its amount"

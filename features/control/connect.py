@@ -21,7 +21,7 @@ from features.settings import Settings
 from features.sqlite import create_private_file, map_sqlite_errors, sqlite_path, use_wal
 from recsys.domain.errors import InvalidInput
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. A database at this revision is opened without loading Alembic."""
 
 AUDIT_KEY_FILE, CHECKPOINT_FILE = "audit.key", "audit.checkpoint"

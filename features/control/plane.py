@@ -88,6 +88,11 @@ class ControlPlane:
             else:
                 updated.append({"key": id_, **row})
         if created:
+            highest = tx.connection.execute(select(func.max(tables.items.c.number))).scalar_one()
+            for number, row in enumerate(
+                created, 0 if highest is None else highest + 1
+            ):  # the row lock of the transaction keeps numbers unique
+                row["number"] = number
             tx.connection.execute(insert(tables.items), created)
         if updated:
             tx.connection.execute(update(tables.items).where(tables.items.c.id == bindparam("key")), updated)
@@ -98,18 +103,19 @@ class ControlPlane:
         Items whose rows are damaged are left out and logged.
         """
         items: list[StoredItem] = []
+        columns = tables.items.c
         with read_tx(self._engine) as connection:
             while (missing := limit - len(items)) > 0:
                 query = (
-                    select(tables.items.c.revision, tables.items.c.id, tables.items.c.body)
-                    .where(tables.items.c.revision > revision)
-                    .order_by(tables.items.c.revision)
+                    select(columns.revision, columns.id, columns.body, columns.number)
+                    .where(columns.revision > revision)
+                    .order_by(columns.revision)
                     .limit(missing)
                 )
                 rows = connection.execute(query).all()
                 for row in rows:
                     try:
-                        items.append(StoredItem.read(row.revision, row.body))
+                        items.append(StoredItem.read(row.revision, row.body, row.number))
                     except DamagedData as error:
                         logger.error("control plane: item %s is damaged; put it again: %s", ascii(row.id), error)
                 if len(rows) < missing:
@@ -125,7 +131,7 @@ class ControlPlane:
             row = connection.execute(select(tables.items).where(tables.items.c.id == item_id)).first()
         if row is None:
             raise NotFound(message("item_not_found", item=item_id))
-        return StoredItem.read(row.revision, row.body)
+        return StoredItem.read(row.revision, row.body, row.number)
 
     # -- outlets
 

@@ -16,15 +16,17 @@ Change = Literal["created", "updated", "unchanged"]
 
 @dataclass(frozen=True)
 class StoredItem:
-    """An item and the revision at which it last changed."""
+    """An item, the revision at which it last changed, and its number: 0 for the first item created, and so on."""
 
     revision: int
     item: Item
+    number: int
 
     @classmethod
-    def read(cls, revision: int, body: str) -> StoredItem:
+    def read(cls, revision: int, body: str, number: int) -> StoredItem:
         """Return the item in this JSON text. Raises DamagedData."""
-        return cls(revision, decode_stored(body, lambda text: Item.model_validate_json(text, context=STORED)))
+        item = decode_stored(body, lambda text: Item.model_validate_json(text, context=STORED))
+        return cls(revision, item, number)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ items = Table(
     metadata,
     Column("id", String(200), primary_key=True),
     Column("revision", BigInteger, nullable=False, unique=True),  # when it last changed
+    Column("number", BigInteger, nullable=False, unique=True),  # order of creation, 0-based; it never changes
     Column("outlet", String(100), nullable=False, index=True),
     Column("body", Text, nullable=False),  # the item as JSON
 )

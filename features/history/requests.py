@@ -26,6 +26,7 @@ class RequestContextRecord(msgspec.Struct):
     slots: int | None = None
     age: int | None = None
     shown: list[str] = []
+    shown_before: bytes = b""  # base64 in JSON
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def _request(fields: dict[str, object], context: bytes) -> LoggedRequest | None:
         age=record.age,
         personalised=record.personalised,
         shown=tuple(record.shown),
+        shown_before=record.shown_before,
     )
     return LoggedRequest(
         query,

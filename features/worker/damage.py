@@ -61,9 +61,9 @@ def _missing_states(database: sqlite3.Connection) -> list[str]:
 
 def _damaged_items(database: sqlite3.Connection) -> list[str]:
     faults: list[str] = []
-    for id_, revision, body in database.execute("SELECT id, revision, body FROM items"):
+    for id_, revision, body, number in database.execute("SELECT id, revision, body, number FROM items"):
         try:
-            StoredItem.read(revision, body)
+            StoredItem.read(revision, body, number)
         except DamagedData as error:
             faults.append(f"item {id_!a}: {error}")
         if len(faults) == MAX_FAULTS:

@@ -14,9 +14,6 @@ from recsys.domain.placement import Screen
 from recsys.domain.types import F32, I32, Bool
 from recsys.models.served_model import ServedModel
 
-DEPTH = 2_000
-"""Length of the lists of the most popular and of the newest items, per screen."""
-
 
 @dataclass(frozen=True)
 class CandidateIndex:
@@ -27,8 +24,7 @@ class CandidateIndex:
     searchable        screen -> [M] items of the model that can be shown on the screen
     popularity        [N]  from live statistics; from the model's training data while the statistics are empty
     popularity_score  [N]  log popularity in [0, 1], 1 for the most popular item
-    playable_on       screen -> [N] published items that can be shown on the screen
-    popular, newest   screen -> rows of these items, best first, at most DEPTH
+    popular, newest   screen -> rows of these items, best first; of the most popular ones, those with plays
     """
 
     row_of_position: I32
@@ -36,7 +32,6 @@ class CandidateIndex:
     searchable: dict[Screen, Bool]
     popularity: F32
     popularity_score: F32
-    playable_on: dict[Screen, Bool]
     popular: dict[Screen, I32]
     newest: dict[Screen, I32]
 
@@ -63,10 +58,10 @@ class CandidateIndex:
         by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
         by_newness = np.argsort(-catalog.published_at, kind="stable").astype(np.int32)
         published = catalog.status == STATUSES.index("published")
-        searchable, playable_on, popular, newest = {}, {}, {}, {}
+        searchable, popular, newest = {}, {}, {}
         for screen in Screen:
-            mask = playable_on[screen] = playable(catalog, screen) & published
+            mask = playable(catalog, screen) & published
             searchable[screen] = (row_of_position >= 0) & mask[row_of_position] if n else row_of_position >= 0
-            popular[screen] = by_popularity[mask[by_popularity] & (popularity[by_popularity] > 0)][:DEPTH]
-            newest[screen] = by_newness[mask[by_newness]][:DEPTH]
-        return cls(row_of_position, position_of_row, searchable, popularity, score, playable_on, popular, newest)
+            popular[screen] = by_popularity[mask[by_popularity] & (popularity[by_popularity] > 0)]
+            newest[screen] = by_newness[mask[by_newness]]
+        return cls(row_of_position, position_of_row, searchable, popularity, score, popular, newest)

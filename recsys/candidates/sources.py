@@ -1,5 +1,8 @@
 """The sources: each returns catalog rows for one request, best first.
 
+The maximum of a source counts selectable items only, so that a long session or a block does not exhaust it. Sources
+that read a list return the items in between as well, and eligibility records why it drops them.
+
 To add a source, write a function from a `RequestContext` to rows and add it to SOURCES; its index there is its bit in
 `Candidates.source`. If a source raises, the trace records the error and the page is made without that source.
 """
@@ -18,7 +21,10 @@ from recsys.domain.types import F32, I32
 from recsys.supply.expand import supply
 
 PERSONAL, CONTENT, SEGMENT, POPULAR, NEWEST = 300, 60, 100, 200, 60
-"""Maximum number of rows that each source returns."""
+"""Maximum number of selectable rows that each source returns."""
+
+CONTENT_DEPTH = 2_000
+"""Number of the newest selectable items that `content` compares with the viewer's profile."""
 
 SEGMENT_PLAYS = 5.0
 """A region is a segment if its most played item has at least this many decayed plays."""
@@ -28,7 +34,9 @@ def personal(context: RequestContext) -> I32:
     """Return the items nearest to the viewer's recent actions."""
     if context.model is None or context.vector is None:
         return _NONE
-    allowed = context.index.searchable[context.query.placement.screen]
+    allowed = (
+        context.index.searchable[context.query.placement.screen] & context.selectable[context.index.row_of_position]
+    )
     return context.index.row_of_position[context.model.retriever.nearest(context.vector, PERSONAL, allowed)]
 
 
@@ -50,26 +58,24 @@ def content(context: RequestContext) -> I32:
     if context.content_profile is None:
         return _NONE
     order = context.index.newest[context.query.placement.screen]
-    rows = order[context.catalog.published_at[order] <= context.query.now]
+    rows = order[context.selectable[order]][:CONTENT_DEPTH]
     return rows[_top_rows(content_similarity(rows, context.content_profile, context.catalog), CONTENT)]
 
 
 def segment(context: RequestContext) -> I32:
     """Return the most played items of the viewer's region."""
     plays = local_plays(context.stats, context.query.region)
-    return _NONE if plays is None else _top_rows(plays, SEGMENT)
+    return _NONE if plays is None else _top_rows(np.where(context.selectable, plays, np.float32(0.0)), SEGMENT)
 
 
 def popular(context: RequestContext) -> I32:
     """Return the most played items."""
-    return context.index.popular[context.query.placement.screen][:POPULAR]
+    return _with_selectable(context, context.index.popular[context.query.placement.screen], POPULAR)
 
 
 def newest(context: RequestContext) -> I32:
     """Return the items that were published last."""
-    # some of these items may not be published yet
-    order = context.index.newest[context.query.placement.screen][: 4 * NEWEST]
-    return order[context.catalog.published_at[order] <= context.query.now][:NEWEST]
+    return _with_selectable(context, context.index.newest[context.query.placement.screen], NEWEST)
 
 
 SOURCES: dict[str, Callable[[RequestContext], I32]] = {
@@ -92,6 +98,12 @@ def local_plays(stats: ItemStats, region: str) -> F32 | None:
         if plays is not None and len(plays) and plays.max() >= SEGMENT_PLAYS:
             return plays
     return None
+
+
+def _with_selectable(context: RequestContext, order: I32, count: int) -> I32:
+    """Return the shortest beginning of an order that has `count` selectable rows; all of it if it has fewer."""
+    selected = np.flatnonzero(context.selectable[order])
+    return order if len(selected) < count else order[: selected[count - 1] + 1]
 
 
 def _top_rows(score: F32, count: int) -> I32:

@@ -9,10 +9,9 @@ import numpy as np
 
 from recsys.distribution.layouts import screen_layout
 from recsys.domain.catalog import Catalog
-from recsys.domain.item import FORMATS, KINDS, STATUSES, Window
+from recsys.domain.item import FORMATS, KINDS, STATUSES
 from recsys.domain.placement import Screen
 from recsys.domain.query import Query
-from recsys.domain.regions import within
 from recsys.domain.trace import DropReason
 from recsys.domain.types import I32, Bool
 from recsys.domain.viewer import ViewerState
@@ -26,33 +25,31 @@ UNKNOWN_AGE = 17
 
 def playable(catalog: Catalog, screen: Screen) -> Bool:
     """Return [catalog] whether an item has a format that the screen can show."""
-    formats = [FORMATS.index(name) for name in screen_layout(screen).formats]
-    return np.asarray(catalog.format[:, formats].any(axis=1))
+    formats = [catalog.format[:, FORMATS.index(name)] for name in screen_layout(screen).formats]
+    return np.asarray(np.logical_or.reduce(formats))
 
 
-def ineligible(catalog: Catalog, rows: I32, query: Query, viewer: ViewerState | None) -> dict[DropReason, Bool]:
-    """Return masks [N] of the rows that may not be shown, by reason.
+def ineligible(catalog: Catalog, rows: I32 | slice, query: Query, viewer: ViewerState | None) -> dict[DropReason, Bool]:
+    """Return masks [N] of the catalog rows that may not be shown, by reason.
 
     Rights windows are compared with `query.now`, the server's clock. An item can be in several masks; `first_match`
     counts it once.
     """
+    size, placement = len(catalog), query.placement
     age = UNKNOWN_AGE if query.age is None else query.age
     reasons = {
         DropReason.UNPUBLISHED: (catalog.status[rows] != PUBLISHED) | (catalog.published_at[rows] > query.now),
         DropReason.RIGHTS: (catalog.start[rows] > query.now) | (catalog.until[rows] <= query.now),
-        DropReason.TERRITORY: np.zeros(len(rows), np.bool_),
-        DropReason.SCREEN: ~playable(catalog, query.placement.screen)[rows],
+        DropReason.TERRITORY: catalog.rights.closed(size, query.now, query.region, placement.screen)[rows],
+        DropReason.SCREEN: ~playable(catalog, placement.screen)[rows],
         DropReason.AGE: catalog.age_rating[rows] > age,
-        DropReason.SEEN: _is_in(catalog, rows, query.shown),
-        DropReason.HIDDEN: _is_in(catalog, rows, viewer.hidden if viewer else ()),
+        DropReason.SEEN: _mask(size, query.shown_rows(catalog))[rows],
+        DropReason.HIDDEN: _mask(size, catalog.rows(viewer.hidden if viewer else ()))[rows],
     }
-    if catalog.windows:
-        for n, row in enumerate(rows.tolist()):
-            if row in catalog.windows:
-                reasons[DropReason.TERRITORY][n] = not any(_window_allows(w, query) for w in catalog.windows[row])
     if viewer is not None:
         # a live channel is never finished: tomorrow it shows another programme
-        reasons[DropReason.SEEN] |= _is_in(catalog, rows, viewer.finished_at) & (catalog.kind[rows] != LIVE)
+        finished = _mask(size, catalog.rows(viewer.finished_at)) & (catalog.kind != LIVE)
+        reasons[DropReason.SEEN] |= finished[rows]
     return reasons
 
 
@@ -69,17 +66,7 @@ def first_match(reasons: dict[DropReason, Bool]) -> tuple[Bool, dict[DropReason,
     return ~dropped, counts
 
 
-def _window_allows(window: Window, query: Query) -> bool:
-    """Return whether this window allows the item at the query's time, region and screen."""
-    return (
-        (window.start is None or window.start.timestamp() <= query.now)
-        and (window.until is None or query.now < window.until.timestamp())
-        and (not window.regions or any(within(query.region, region) for region in window.regions))
-        and (not window.screens or query.placement.screen in window.screens)
-    )
-
-
-def _is_in(catalog: Catalog, rows: I32, item_ids: object) -> Bool:
-    """Return [N] whether each row is one of these items."""
-    excluded = catalog.rows(item_ids)  # type: ignore[arg-type]
-    return np.isin(rows, excluded) if len(excluded) else np.zeros(len(rows), np.bool_)
+def _mask(size: int, rows: I32) -> Bool:
+    mask = np.zeros(size, np.bool_)
+    mask[rows] = True
+    return mask

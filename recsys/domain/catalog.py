@@ -2,6 +2,9 @@
 
 Rows never move: a changed item keeps its row, a new item is appended, and a withdrawn item stays and is dropped by
 eligibility. A page can therefore be finished on the catalog it started with while a newer catalog is built.
+
+Rows differ between processes, which read the items in the order of their last change. The number of an item is the
+same everywhere and never changes; what leaves the process refers to items by id or by number.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -16,9 +20,13 @@ import numpy.typing as npt
 
 from recsys.domain.embeddings import NO_CONTENT, Content
 from recsys.domain.item import FORMATS, KINDS, STATUSES, Item, Window
+from recsys.domain.rights import RightsColumns
 from recsys.domain.types import F32, F64, I16, I32, Bool
 
 T = TypeVar("T", bound=np.generic)
+
+NO_RIGHTS = RightsColumns()
+"""Rights of a catalog in which every item has at most one window, for all regions and screens."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Catalog:
 
     label         [N, L]  bool     item carries the label itself, not only a label below it
     axis          [N, V]  float32  editorial value in [0, 1]; 0 where the item has none
+    number        [N]     int32    the item's number in the control plane, 0-based and without gaps
     published_at  [N]     float64  unix seconds
     start, until  [N]     float64  unix seconds: the hull of all rights windows; see `windows` for the exact ones
     content               text vectors; a changed text keeps its old vector until the new text is encoded
@@ -67,6 +76,7 @@ class Catalog:
     topics: Vocabulary
     series_names: Vocabulary
     regions: Vocabulary
+    number: I32
     label: Bool
     axis: F32
     outlet: I32
@@ -83,6 +93,7 @@ class Catalog:
     start: F64
     until: F64
     windows: Mapping[int, tuple[Window, ...]]  # rows with several windows, or with windows limited by region or screen
+    rights: RightsColumns = NO_RIGHTS  # the same windows as columns
     content: Content = NO_CONTENT
 
     def __len__(self) -> int:
@@ -108,6 +119,7 @@ class Catalog:
             topics=vocabulary,
             series_names=vocabulary,
             regions=vocabulary,
+            number=code,
             label=np.zeros((0, 0), np.bool_),
             axis=np.zeros((0, 0), np.float32),
             outlet=code,
@@ -131,18 +143,18 @@ class Catalog:
         """Build a catalog with rows in the order of the items. The last item of a repeated id wins."""
         return cls.empty().patched(tuple(items), revision)
 
-    def patched(self, changed: Sequence[Item], revision: int) -> Catalog:
-        """Return a new catalog with these items added or replaced; existing ids keep their row, others are appended."""
+    def patched(self, changed: Sequence[Item], revision: int, numbers: Sequence[int] | None = None) -> Catalog:
+        """Return a new catalog with these items added or replaced; existing ids keep their row, others are appended.
+
+        numbers  the number of each item; default: a known item keeps its number, new items get the next numbers
+        """
         if not changed:
             return replace(self, revision=revision)
-        changed = tuple({item.id: item for item in changed}.values())
+        last = {item.id: n for n, item in enumerate(changed)}.values()
+        changed, numbers = [changed[n] for n in last], numbers and [numbers[n] for n in last]
         row_of = dict(self.row_of)
         rows = np.array([row_of.setdefault(item.id, len(row_of)) for item in changed], np.int64)
         n = len(row_of)
-        items = list(self.items) + [changed[0]] * (n - len(self.items))
-        for row, item in zip(rows, changed, strict=True):
-            items[row] = item
-
         labels, label = self._put_labels(rows, changed, n)
         axes, axis = self._put_axes(rows, changed, n)
         outlets, outlet = self.outlets.add(item.outlet for item in changed)
@@ -150,6 +162,7 @@ class Catalog:
         topics, topic = _encode_column(self.topics, [item.topic or _root(item.labels) for item in changed])
         series_names, series = _encode_column(self.series_names, [item.series for item in changed])
         regions, region = _encode_column(self.regions, [item.region or "" for item in changed])
+        windows = dict(zip(rows.tolist(), map(_exact_windows, changed), strict=True))
         hulls = [_time_bounds(item.rights) for item in changed]
 
         def put(column: npt.NDArray[T], entries: Sequence[object]) -> npt.NDArray[T]:
@@ -161,7 +174,7 @@ class Catalog:
             revision=revision,
             ids=tuple(row_of),
             row_of=row_of,
-            items=tuple(items),
+            items=self._put_items(rows, changed, n),
             labels=labels,
             axes=axes,
             outlets=outlets,
@@ -169,6 +182,7 @@ class Catalog:
             topics=topics,
             series_names=series_names,
             regions=regions,
+            number=self._put_numbers(rows, numbers, n),
             label=label,
             axis=axis,
             outlet=put(self.outlet, outlet),
@@ -184,9 +198,24 @@ class Catalog:
             published_at=put(self.published_at, [item.published_at.timestamp() for item in changed]),
             start=put(self.start, [start for start, _ in hulls]),
             until=put(self.until, [until for _, until in hulls]),
-            windows=self._put_windows(rows, changed),
+            windows={row: w for row, w in {**self.windows, **windows}.items() if w},
+            rights=self.rights.patched(windows),
             content=self.content,
         )
+
+    def _put_items(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Item, ...]:
+        items = list(self.items) + [changed[0]] * (n - len(self.items))
+        for row, item in zip(rows, changed, strict=True):
+            items[row] = item
+        return tuple(items)
+
+    def _put_numbers(self, rows: npt.NDArray[np.int64], numbers: Sequence[int] | None, n: int) -> I32:
+        """Return the column [n] of numbers. New items get these numbers, by default the next ones."""
+        column = _extend_column(self.number, (n,))
+        column[len(self) :] = len(self.row_of_number) + np.arange(n - len(self))
+        if numbers is not None:
+            column[rows] = numbers
+        return column
 
     def _put_labels(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, Bool]:
         """Return the label vocabulary and the label column [n, L], with the changed items written to `rows`."""
@@ -207,14 +236,12 @@ class Catalog:
                 column[row, axes.code[name]] = value
         return axes, column
 
-    def _put_windows(self, rows: npt.NDArray[np.int64], changed: Sequence[Item]) -> dict[int, tuple[Window, ...]]:
-        """Return the windows by row. Items that the hull describes exactly have no entry."""
-        windows = dict(self.windows)
-        for row, item in zip(rows.tolist(), changed, strict=True):
-            windows.pop(row, None)
-            if len(item.rights) > 1 or any(w.regions or w.screens for w in item.rights):
-                windows[row] = item.rights
-        return windows
+    @cached_property
+    def row_of_number(self) -> I32:
+        """Return [highest number + 1] the row of each number; -1 for numbers that this catalog lacks."""
+        rows = np.full(int(self.number.max(initial=-1)) + 1, -1, np.int32)
+        rows[self.number] = np.arange(len(self.number), dtype=np.int32)
+        return rows
 
     def rows(self, item_ids: Iterable[str]) -> I32:
         """Return [M] rows of these ids, in their order, without unknown ids."""
@@ -249,6 +276,11 @@ def _extend_column(column: npt.NDArray[T], shape: tuple[int, ...]) -> npt.NDArra
     grown = np.zeros(shape, column.dtype)
     grown[tuple(slice(size) for size in column.shape)] = column
     return grown
+
+
+def _exact_windows(item: Item) -> tuple[Window, ...]:
+    """Return the windows of an item, or none if their hull describes them exactly."""
+    return item.rights if len(item.rights) > 1 or any(w.regions or w.screens for w in item.rights) else ()
 
 
 def _time_bounds(rights: Sequence[Window]) -> tuple[float, float]:

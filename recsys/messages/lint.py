@@ -90,4 +90,5 @@ TEXTS: Mapping[str, str] = {
     "target_must_keep_unit": "a share must remain a share, and a number of impressions a number of impressions",
     "target_must_not_be_eased": "a child may only tighten the amount of {amount}",
     "target_must_keep_price": "max_price must not be below {price}",
+    "target_must_keep_default_price": "max_price must be omitted, as in the target that it replaces",
 }

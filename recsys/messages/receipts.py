@@ -56,8 +56,8 @@ TEXTS: Mapping[str, str] = {
     "limits_contradict": "at least {minimum} and at most {maximum} of {slots} slots contradict each other",
     "prefixes_contradict": "its limits for the first slots and for the whole page contradict each other",
     # previews
-    "target_without_price": "a new target has no price before it runs, so no page changes because of it: its cost is "
-    "still unknown",
+    "target_without_price": "a new target has no price before it runs, so no page changes because of it yet; its cost "
+    "later depends on its price",
     "off_policy_weighted": "inverse-propensity weighted by item and slot; slots that the log could never have shown "
     "in this way count as zero",
     "off_policy_as_logged": "nearly every slot is as it was logged, so the logged outcome is the estimate",

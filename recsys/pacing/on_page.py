@@ -14,6 +14,7 @@ from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy, SupplyRequest
 from recsys.guidance.policy.controls import ExposureTarget
 from recsys.guidance.policy.inheritance import SourcedControl
+from recsys.guidance.receipt.target_effects import TargetPrice
 from recsys.guidance.solver.page_constraints import PageConstraints
 
 SESSION_S = 6 * 3600.0
@@ -24,7 +25,8 @@ SESSION_S = 6 * 3600.0
 class ActivePrices:
     """The output of the control loop for every page.
 
-    price         target -> play equivalents per unit of attention, >= 0; a target without a price has no effect
+    price         target -> price per unit of attention, >= 0, in play equivalents; for a target without `max_price`, in
+                  units of the utility of an item on the page. A target without a price has no effect
     last_resorts  targets whose last resort is active
     stopped       targets stopped before their deadline: no price, no delivery, no frequency cap
     """
@@ -68,15 +70,35 @@ def targets(policy: CompiledPolicy, query: Query, prices: ActivePrices) -> Itera
                 yield number, key, control
 
 
-def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, prices: ActivePrices) -> F64:
-    """Return [N] the sum of the prices of all targets for each catalog row, in play equivalents."""
-    bonus = np.zeros(len(rows))
-    for _, key, target in targets(policy, query, prices):
-        price = prices.price.get(key, 0.0)
+def target_prices(
+    policy: CompiledPolicy, rows: I32, query: Query, prices: ActivePrices, item_utility: float
+) -> tuple[TargetPrice, ...]:
+    """Return the price of each target on this page, in play equivalents, with its bonus for each catalog row [N].
+
+    item_utility  utility of an item on the page (`mean_utility`): the unit of the prices of targets without `max_price`
+    """
+    priced = []
+    for number, key, target in targets(policy, query, prices):
+        price = prices.price.get(key, 0.0) * (item_utility if target.max_price is None else 1.0)
         if price > 0:
-            sign = 1.0 if target.bound == "at_least" else -1.0
-            bonus += sign * price * policy.member(target.where, query.region)[rows]
-    return bonus
+            signed = price if target.bound == "at_least" else -price
+            bonus = signed * policy.member(target.where, query.region)[rows].astype(np.float64)
+            priced.append(TargetPrice(number, signed, bonus))
+    return tuple(priced)
+
+
+def mean_utility(utility: F64, attention: F64) -> float:
+    """Return the mean size of the utility of the items on the best page without guidance, weighted by attention.
+
+    utility    [N] utility of each candidate, in play equivalents
+    attention  [K] attention of each slot
+
+    >>> mean_utility(np.array([0.1, 0.4, 0.2]), np.array([1.0, 0.5]))
+    0.3333333333333333
+    """
+    best = np.sort(utility)[::-1][: len(attention)]
+    weight = attention[: len(best)]
+    return float(weight @ np.abs(best)) / max(float(weight.sum()), 1e-9)  # utility can be negative
 
 
 def target_needs(policy: CompiledPolicy, query: Query, prices: ActivePrices) -> Iterator[SupplyRequest]:
@@ -106,23 +128,20 @@ def impressions_left(
     """Return the number of impressions left under a target's frequency cap; may be negative.
 
     Impressions reach the viewer's state through the stream with a delay of some seconds. Impressions of the running
-    session that are missing from the state are taken from the query and count as current. Simultaneous pages on two
-    screens may exceed the cap; the report of the target counts such impressions. A page without personalisation counts
-    its session only.
+    session that are missing from the state are taken from the last items of the query and count as current.
+    Simultaneous pages on two screens may exceed the cap; the report of the target counts such impressions. A page
+    without personalisation counts its session only.
     """
     assert target.frequency_cap is not None
     since = query.now - target.frequency_cap.period_s
     times: tuple[float, ...] = ()
-    pending = list(query.shown)
-    if viewer is not None:
-        times = viewer.target_impressions.get(key, ())
-        pending = [item_id for item_id in pending if not viewer.impressions_since(item_id, query.now - SESSION_S)]
+    if viewer is None:
+        pending = query.shown_rows(policy.catalog)
+    else:
+        times, since_session = viewer.target_impressions.get(key, ()), query.now - SESSION_S
+        pending = policy.catalog.rows(i for i in query.shown if not viewer.impressions_since(i, since_session))
     member = policy.member(target.where, query.region)
-    return (
-        target.frequency_cap.impressions
-        - sum(at > since for at in times)
-        - int(member[policy.catalog.rows(pending)].sum())
-    )
+    return target.frequency_cap.impressions - sum(at > since for at in times) - int(member[pending].sum())
 
 
 def with_targets(

@@ -178,14 +178,14 @@ def advance(
         _updated_controller(target, state, measurement, gains, sign) if running else _idle_controller(state, done, now)
     )
     price = controller.price if running else 0.0
-    projection = project(rate, done, measurement.delivered, sign, price, target.max_price, SLOPE / target.max_price)
+    projection = project(rate, done, measurement.delivered, sign, price, target.price_limit, SLOPE / target.price_limit)
     last_resort = _last_resort_active(target, state.last_resort, price, projection, measurement) and running
     trail = _extended_trail(state, done, (now, planned_now, count.delivered, price))
     pacing = replace(state, controller=controller, rate=rate, error=error, paused=override.paused)
     pacing = replace(pacing, last_resort=last_resort, trail=trail)
     return pacing, DeliveryStatus(
         amount=amount, delivered=count.delivered, planned=planned_now, progress=done, price=price,
-        price_limit=target.max_price, tolerance=target.tolerance, outlook=projection,
+        price_limit=target.price_limit, tolerance=target.tolerance, outlook=projection,
         counter_lag_s=max(min(now, end) - counted_until, 0.0),
         silent_s=_silent_s(max(controller.moved_at, state.start), now, forecast) if running else 0.0,
         pacing_error=error / max(done, 1e-9), paused=override.paused, stopped=override.stopped,
@@ -209,8 +209,8 @@ def _updated_controller(
     controller = state.controller
     if controller.moved_at < state.start:
         controller = replace(controller, moved_at=state.start)  # counters cannot move before the start
-    slope = SLOPE / target.max_price
-    return update(controller, measurement, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
+    slope = SLOPE / target.price_limit
+    return update(controller, measurement, sign=sign, max_price=target.price_limit, slope=slope, gains=gains)
 
 
 def _idle_controller(state: PacingState, done: float, now: float) -> ControllerState:
@@ -266,7 +266,7 @@ def _last_resort_active(
         return False
     if active:
         return measurement.delivered < measurement.planned
-    return price >= 0.98 * target.max_price and projection.expected < 1.0 - target.tolerance
+    return price >= 0.98 * target.price_limit and projection.expected < 1.0 - target.tolerance
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import numpy as np
 
 from recsys.domain.types import ACTIONS, F64
 from recsys.preview.bootstrap import ratio, weights
-from recsys.preview.breakdown import VIEWERS_MIN, control_reports, examples, frontier, shares, slices, worst_hit
+from recsys.preview.breakdown import VIEWERS_MIN, control_reports, examples, shares, slices, worst_hit
+from recsys.preview.frontier import frontier
 from recsys.preview.groups import Groups
 from recsys.preview.offpolicy import off_policy
-from recsys.preview.page_summary import PageSummary
+from recsys.preview.page_summary import PageSummary, changes_of
 from recsys.preview.pairs import AFTER, BEFORE, Pairs
 from recsys.preview.report import Report, UtilityChange
 from recsys.preview.study import ReplayResult, Study, Task
@@ -36,6 +37,7 @@ class Aggregate:
         self._groups = Groups.of(study.world.catalog)
         self._pairs: dict[int, tuple[PageSummary, ...]] = {}
         self._drops: dict[str, dict[int, PageSummary]] = {}
+        self._limits: dict[str, dict[int, PageSummary]] = {}
         self._strengths: dict[float, dict[int, PageSummary]] = {}
         self._expected = sum(1 for _ in study.tasks())
         self.tasks = 0
@@ -60,6 +62,8 @@ class Aggregate:
             self._pairs[task.request] = result.pages
         elif task.kind == "drop":
             self._drops.setdefault(task.name, {})[task.request] = result.pages[0]
+        elif task.kind == "limit":
+            self._limits.setdefault(task.name, {})[task.request] = result.pages[0]
         else:
             self._strengths.setdefault(task.strength, {})[task.request] = result.pages[0]
 
@@ -69,7 +73,8 @@ class Aggregate:
             raise ValueError("nothing has been replayed yet")
         pairs = self._paired()
         outlets = dict.fromkeys(request.query.placement.outlet for request in pairs.requests)
-        changed = [_changed(pairs.pages[BEFORE][i], pairs.pages[AFTER][i]) for i in range(len(pairs))]
+        changes = [changes_of(pairs.pages[BEFORE][i], pairs.pages[AFTER][i]) for i in range(len(pairs))]
+        slots = max(sum(len(page.row) for page in pairs.pages[AFTER]), 1)
         w = pairs.w
         free, before, after = pairs.utility
         relaxed = [float(np.mean([page.has_relaxed for page in pairs.pages[side]])) for side in (BEFORE, AFTER)]
@@ -80,8 +85,9 @@ class Aggregate:
             complete=self.complete,
             policy_before=tuple(dict.fromkeys(self._study.before[outlet].version for outlet in outlets)),
             policy_after=tuple(dict.fromkeys(self._study.after[outlet].version for outlet in outlets)),
-            changed_pages=float(np.mean([share > 0 for share in changed])),
-            changed_slots=float(np.mean(changed)),
+            changed_pages=float(np.mean([any(change) for change in changes])),
+            replaced_slots=sum(change.replaced for change in changes) / slots,
+            moved_slots=sum(change.moved for change in changes) / slots,
             utility=_utility_change(pairs.utility, w),
             expected_plays=_utility_change(pairs.expected_plays, w),
             page_value=_utility_change(pairs.column(lambda page: page.value), w),
@@ -98,7 +104,7 @@ class Aggregate:
             by_outlet=slices(pairs, lambda request: request.query.placement.outlet),
             relaxed_before=relaxed[0],
             relaxed_after=relaxed[1],
-            controls=control_reports(self._study, pairs, self._drops),
+            controls=control_reports(self._study, pairs, self._drops, self._limits),
             frontier=frontier(self._study, pairs, self._strengths),
             worst_hit=worst_hit(pairs),
             off_policy=off_policy(pairs.requests, pairs.pages[AFTER], self._study.world.catalog, w),
@@ -132,10 +138,3 @@ def _utility_change(side: F64, w: F64) -> UtilityChange:
 
 def _expected(action: int) -> Callable[[PageSummary], float]:
     return lambda page: float(page.p[action])
-
-
-def _changed(before: PageSummary, after: PageSummary) -> float:
-    """Return the share of slots with a different item."""
-    size = max(len(before.row), len(after.row))
-    same = int((before.row[: len(after.row)] == after.row[: len(before.row)]).sum())
-    return 1.0 - same / size if size else 0.0

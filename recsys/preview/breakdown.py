@@ -1,4 +1,4 @@
-"""The tables of a report: shares, slices, controls, frontier, worst-hit viewers and example pages."""
+"""The tables of a report: shares, slices, controls, worst-hit viewers and example pages."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import numpy as np
 
 from recsys.domain.catalog import Catalog
 from recsys.domain.query import Query
-from recsys.guidance.policy.controls import Quota as ShareControl
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.messages import Message, message
 from recsys.preview.bootstrap import Estimate, ratio
 from recsys.preview.groups import GROUPS_MAX, Groups
-from recsys.preview.page_summary import ControlOutcome, PageSummary
+from recsys.preview.page_summary import Changes, ControlOutcome, PageSummary, changes_of
 from recsys.preview.pairs import AFTER, BEFORE, FREE, Pairs
 from recsys.preview.report import (
     Cause,
     ControlReport,
     Example,
     PageOfItem,
-    Point,
     Share,
     Slice,
     WorstHit,
@@ -95,11 +93,16 @@ def _slice(pairs: Pairs, name: str, indexes: list[int]) -> Slice:
 
 
 def control_reports(
-    study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int, PageSummary]]
+    study: Study,
+    pairs: Pairs,
+    drops: Mapping[str, Mapping[int, PageSummary]],
+    limits: Mapping[str, Mapping[int, PageSummary]],
 ) -> tuple[ControlReport, ...]:
     """Return a report per control that is active on any page: those of the draft first, by importance.
 
     Controls without a receipt line follow (boosts and targets), and then new targets without a price.
+
+    drops, limits  control -> request -> the page without the control, or with a target at its maximum price
     """
     outcomes: dict[tuple[str, str], dict[int, list[tuple[ControlOutcome, int]]]] = {}
     for side in (AFTER, BEFORE):
@@ -116,7 +119,24 @@ def control_reports(
         if name not in on_receipt
     )
     unpriced = (_off_receipt(origin, None, 0, message("target_without_price")) for origin in study.unpriced().values())
-    return (*lines, *off_receipt, *unpriced)
+    reports = (*lines, *off_receipt, *unpriced)
+    ranges = {name: _cost_at_limit(pairs, drops.get(name), pages) for name, pages in limits.items()}
+    return tuple(report.model_copy(update={"cost_at_limit": ranges.get(report.id)}) for report in reports)
+
+
+def _cost_at_limit(
+    pairs: Pairs, free: Mapping[int, PageSummary] | None, limit: Mapping[int, PageSummary]
+) -> Estimate | None:
+    """Return the part of the utility that pages lose with a target at its maximum price, against pages without it.
+
+    free  the pages without the target; None: it has no price yet, so the pages of the draft
+    """
+    indexes = [i for i, n in enumerate(pairs.numbers) if n in limit and (free is None or n in free)]
+    if not indexes:
+        return None
+    numbers = [pairs.numbers[i] for i in indexes]
+    without = pairs.utility[AFTER, indexes] if free is None else np.array([free[n].page_utility for n in numbers])
+    return ratio(without - np.array([limit[n].page_utility for n in numbers]), without, pairs.w[:, indexes])
 
 
 def _control(
@@ -195,47 +215,6 @@ def _page_text(query: Query) -> Message:
     return message("page_in_region", screen=page.screen, surface=page.surface, region=query.region)
 
 
-def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, PageSummary]]) -> tuple[Point, ...]:
-    """Return the draft at every tried strength, over the requests with results at all strengths."""
-    if not strengths:
-        return ()
-    common = set.intersection(*(set(pages) for pages in strengths.values()))
-    indexes = [i for i, n in enumerate(pairs.numbers) if n in common]
-    if not indexes:
-        return ()
-    points = {s: [pages[pairs.numbers[i]] for i in indexes] for s, pages in strengths.items()}
-    points[1.0] = [pairs.pages[AFTER][i] for i in indexes]
-    return tuple(_point(study, pairs, indexes, s, pages) for s, pages in sorted(points.items()))
-
-
-def _point(study: Study, pairs: Pairs, indexes: list[int], strength: float, pages: list[PageSummary]) -> Point:
-    catalog, free = study.world.catalog, pairs.utility[FREE, indexes]
-    utility = np.array([page.page_utility for page in pages])
-    total = max(sum(float(page.attention.sum()) for page in pages), 1e-9)
-    values: dict[str, float] = defaultdict(float)
-    quotas: dict[str, float] = defaultdict(float)
-    for i, page in zip(indexes, pages, strict=True):
-        query = pairs.requests[i].query
-        policy = study.after[query.placement.outlet]
-        for axis in policy.effective.weights:
-            if axis in catalog.axes.code:
-                axis_value = catalog.axis[page.row, catalog.axes.code[axis]]
-                values[axis] += float(page.attention @ axis_value) / total
-        for origin in policy.controls:
-            control = origin.control
-            if isinstance(control, ShareControl) and control.at_least is not None and control.holds(query):
-                member = policy.member(control.where, query.region)[page.row]
-                quotas[control.id] += float(page.attention @ member) / total
-    return Point(
-        strength=strength,
-        requests=len(indexes),
-        guidance_cost=ratio(free - utility, free, pairs.w[:, indexes]),
-        relaxed=float(np.mean([page.has_relaxed for page in pages])),
-        values=dict(values),
-        quotas=dict(quotas),
-    )
-
-
 def worst_hit(pairs: Pairs) -> WorstHit | None:
     """Return the tenth of the viewers with the largest relative loss of utility; None if they are too few to report."""
     unit = np.asarray(pairs.unit)
@@ -263,18 +242,13 @@ def worst_hit(pairs: Pairs) -> WorstHit | None:
 def examples(pairs: Pairs, catalog: Catalog) -> tuple[Example, ...]:
     """Return example pages: the most changed one, a strongly changed one and a typical one."""
     loss = pairs.utility[BEFORE] - pairs.utility[AFTER]
-    moved = np.array([_changed_slots(b, a) for b, a in zip(pairs.pages[BEFORE], pairs.pages[AFTER], strict=True)])
-    order = np.lexsort((loss, moved))
+    changes = [changes_of(b, a) for b, a in zip(pairs.pages[BEFORE], pairs.pages[AFTER], strict=True)]
+    order = np.lexsort((loss, [c.moved for c in changes], [c.replaced + c.removed for c in changes]))
     chosen = dict.fromkeys(int(order[round(at * (len(order) - 1))]) for _, at in EXAMPLES)
-    return tuple(_example(pairs, i, int(moved[i]), catalog) for i in chosen)
+    return tuple(_example(pairs, i, changes[i], catalog) for i in chosen)
 
 
-def _changed_slots(before: PageSummary, after: PageSummary) -> int:
-    size = min(len(before.row), len(after.row))
-    return int((before.row[:size] != after.row[:size]).sum()) + abs(len(before.row) - len(after.row))
-
-
-def _example(pairs: Pairs, i: int, changed: int, catalog: Catalog) -> Example:
+def _example(pairs: Pairs, i: int, changes: Changes, catalog: Catalog) -> Example:
     query = pairs.requests[i].query
 
     def page(shown: PageSummary) -> tuple[PageOfItem, ...]:
@@ -288,7 +262,8 @@ def _example(pairs: Pairs, i: int, changed: int, catalog: Catalog) -> Example:
         placement=query.placement.id,
         region=query.region,
         at=query.now // HOUR_S * HOUR_S,
-        changed=changed,
+        replaced=changes.replaced,
+        moved=changes.moved,
         utility_before=before.page_utility,
         utility_after=after.page_utility,
         expected_plays_before=before.expected_plays,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,6 +62,27 @@ class PageSummary:
     def has_relaxed(self) -> bool:
         """Whether a control was relaxed or infeasible."""
         return any(outcome.slack for outcome in self.outcomes)
+
+
+class Changes(NamedTuple):
+    """The changes of a page against an earlier one.
+
+    replaced  items that were not on the earlier page
+    moved     items that were on the earlier page, in another slot
+    removed   slots that the page has less than the earlier one
+    """
+
+    replaced: int
+    moved: int
+    removed: int
+
+
+def changes_of(before: PageSummary, after: PageSummary) -> Changes:
+    """Return the changes from one page to another."""
+    old, new = before.row, after.row
+    was_there, size = np.isin(new, old), min(len(old), len(new))
+    replaced, in_place = int((~was_there).sum()), int((new[:size] == old[:size]).sum())
+    return Changes(replaced, len(new) - replaced - in_place, max(len(old) - len(new), 0))
 
 
 def summarise(query: Query, page: Page) -> PageSummary:

@@ -5,7 +5,7 @@ Exposure is weighted by attention: an item in a slot that half of the viewers lo
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from recsys.messages import Message
 from recsys.preview.bootstrap import Estimate
@@ -14,6 +14,9 @@ CAVEAT = (
     "Predicted, not causal: pages are those the engine would have shown; utility and plays are model predictions. "
     "Viewers who see other pages will act differently, and their later pages will differ as well."
 )
+
+GUIDANCE_COST = "Utility that guidance takes from the pages, divided by the utility of the pages without any guidance."
+RELAXED = "Share of pages on which at least one control is relaxed or infeasible."
 
 
 class Part(BaseModel):
@@ -65,10 +68,10 @@ class Slice(Part):
     requests: int
     utility: Estimate  # relative difference
     expected_plays: Estimate  # relative difference
-    guidance_cost_before: float  # share of the unguided pages' utility
-    guidance_cost_after: float
-    relaxed_before: float  # share of pages on which a control is relaxed or infeasible
-    relaxed_after: float
+    guidance_cost_before: float = Field(description=GUIDANCE_COST)
+    guidance_cost_after: float = Field(description=GUIDANCE_COST)
+    relaxed_before: float = Field(description=RELAXED)
+    relaxed_after: float = Field(description=RELAXED)
 
 
 class Cause(Part):
@@ -86,6 +89,8 @@ class ControlReport(Part):
     met_before, met_after      share of these pages where it is met, whether or not it shaped the page
     active_after               share of these pages that it shaped
     price                      mean price per unit over these pages, in play equivalents
+    cost_at_limit              for an exposure target: part of the utility of pages without its price that they lose
+                               while the price is at its maximum. Its cost lies between 0 and this
     value                      relative rise of the page's utility if this control alone is dropped; None before it is
                                tried and if it cannot be, in which case `note` gives the reason
     tried                      number of requests replayed without it
@@ -103,24 +108,33 @@ class ControlReport(Part):
     relaxed_after: int
     infeasible_after: int
     price: float
-    value: Estimate | None = None
+    value: Estimate | None = Field(
+        None, description="Relative rise of utility if this control alone is dropped, over the `tried` requests."
+    )
+    cost_at_limit: Estimate | None = Field(
+        None,
+        description="For an exposure target: part of the utility that pages lose while its price is at its maximum, "
+        "compared with the pages without it. Its cost lies between 0 and this.",
+    )
     tried: int = 0
     causes: tuple[Cause, ...] = ()
     note: Message | None = None
 
 
 class Point(Part):
-    """The cost and effect of the draft at one strength, on a sample.
+    """The cost and effect of the draft at one strength.
 
-    guidance_cost  share of the unguided pages' utility
+    Strength 1 is the draft, so its figures are those of the report. The others are the figures at strength 1 plus the
+    difference to strength 1 on a sample of `requests`.
+
     values         exposure-weighted mean of each weighted axis, 0 to 1
     quotas         control id -> exposure share of the items of each quota with a minimum
     """
 
     strength: float
     requests: int
-    guidance_cost: Estimate
-    relaxed: float
+    guidance_cost: Estimate = Field(description=GUIDANCE_COST)
+    relaxed: float = Field(description=RELAXED)
     values: dict[str, float]
     quotas: dict[str, float]
 
@@ -166,14 +180,14 @@ class PageOfItem(Part):
 class Example(Part):
     """A request with its pages before and after.
 
-    at       start of the hour of the request, in unix seconds; the exact time could identify a viewer
-    changed  number of slots with a different item
+    at  start of the hour of the request, in unix seconds; the exact time could identify a viewer
     """
 
     placement: str
     region: str
     at: float
-    changed: int
+    replaced: int = Field(description="Items of the page after that are not on the page before.")
+    moved: int = Field(description="Items of the page after that are on the page before, in another slot.")
     utility_before: float
     utility_after: float
     expected_plays_before: float
@@ -185,9 +199,8 @@ class Example(Part):
 class Report(Part):
     """The report of a preview so far, over `requests` out of `of` requests.
 
-    utility         sum of attention x utility of a page, in play equivalents
-    expected_plays  sum of attention x p(play) of a page; the same as `actions["play"]`
-    page_value      utility plus policy bonuses: the value that the pages maximise
+    Every figure has one definition, wherever it appears; slices and the frontier apply it to their own requests.
+    `expected_plays` is the same as `actions["play"]`.
     """
 
     requests: int
@@ -196,13 +209,17 @@ class Report(Part):
     complete: bool
     policy_before: tuple[str, ...]
     policy_after: tuple[str, ...]
-    changed_pages: float
-    changed_slots: float
-    utility: UtilityChange
-    expected_plays: UtilityChange
-    page_value: UtilityChange
-    guidance_cost_before: Estimate
-    guidance_cost_after: Estimate
+    changed_pages: float = Field(description="Share of pages on which at least one slot has another item than before.")
+    replaced_slots: float = Field(description="Share of slots with an item that was not on the page before.")
+    moved_slots: float = Field(description="Share of slots with an item that was on the page before, in another slot.")
+    utility: UtilityChange = Field(
+        description="Mean utility of a page: sum of attention x utility, in play equivalents. `relative` is the change "
+        "divided by the utility before."
+    )
+    expected_plays: UtilityChange = Field(description="Mean number of plays of a page: sum of attention x p(play).")
+    page_value: UtilityChange = Field(description="Mean of utility plus bonuses of the policy, which pages maximise.")
+    guidance_cost_before: Estimate = Field(description=GUIDANCE_COST)
+    guidance_cost_after: Estimate = Field(description=GUIDANCE_COST)
     actions: dict[str, UtilityChange]
     labels: tuple[Share, ...]
     outlets: tuple[Share, ...]
@@ -212,8 +229,8 @@ class Report(Part):
     by_screen: tuple[Slice, ...]
     by_region: tuple[Slice, ...]
     by_outlet: tuple[Slice, ...]
-    relaxed_before: float
-    relaxed_after: float
+    relaxed_before: float = Field(description=RELAXED)
+    relaxed_after: float = Field(description=RELAXED)
     controls: tuple[ControlReport, ...]
     frontier: tuple[Point, ...]
     worst_hit: WorstHit | None

@@ -11,7 +11,7 @@ from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.policy.controls import ExposureTarget
 from recsys.guidance.policy.inheritance import SourcedControl
-from recsys.pacing.on_page import target_key
+from recsys.pacing.on_page import ActivePrices, target_key
 from recsys.pipeline import Engine
 from recsys.preview.ablations import STRENGTHS, at_strength, without
 from recsys.preview.page_summary import PageSummary, summarise
@@ -55,10 +55,11 @@ class Task:
 
     kind  pair      the unguided page, and those of the active policy and of the draft
           drop      the page of the draft without control `name`
+          limit     the page of the draft with the exposure target `name` at its maximum price
           strength  the page of the draft at `strength`
     """
 
-    kind: Literal["pair", "drop", "strength"]
+    kind: Literal["pair", "drop", "limit", "strength"]
     request: int
     name: str = ""
     strength: float = 1.0
@@ -86,7 +87,9 @@ class Study:
     before: Mapping[str, CompiledPolicy]
     after: Mapping[str, CompiledPolicy]
     requests: tuple[ReplayRequest, ...]
-    _variants: dict[tuple[str, str, float], ServingSnapshot] = field(default_factory=dict, repr=False, compare=False)
+    _variants: dict[tuple[str, str, str, float], ServingSnapshot] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def tasks(self) -> Iterator[Task]:
         """Yield all pairs, then on samples of requests the strengths of the frontier and the drops of each control."""
@@ -99,8 +102,12 @@ class Study:
         for n in sample:
             query = self.requests[n].query
             for origin in self.after[query.placement.outlet].controls:
-                if origin.control.holds(query) and target_key(origin) not in new:
+                if not origin.control.holds(query):
+                    continue
+                if target_key(origin) not in new:
                     yield Task("drop", n, name=origin.control.id)
+                if _is_target(origin):
+                    yield Task("limit", n, name=origin.control.id)
 
     def unpriced(self) -> dict[str, SourcedControl]:
         """Return the exposure targets of the draft that have no price yet, by `outlet/control`.
@@ -133,12 +140,22 @@ class Study:
 
     def _variant(self, outlet: str, task: Task) -> ServingSnapshot:
         """Return the snapshot with the changed draft policy, built once per outlet and change."""
-        key = (outlet, task.name, task.strength)
+        key = (outlet, task.kind, task.name, task.strength)
         if key not in self._variants:
             draft = self.after[outlet]
+            if task.kind == "limit":
+                self._variants[key] = replace(self.world, policy=draft, prices=self._at_limit(draft, task.name))
+                return self._variants[key]
             policy = without(draft, task.name) if task.kind == "drop" else at_strength(draft, task.strength)
             self._variants[key] = replace(self.world, policy=policy)
         return self._variants[key]
+
+    def _at_limit(self, draft: CompiledPolicy, name: str) -> ActivePrices:
+        """Return the prices with that of one target at its maximum."""
+        origin = next(origin for origin in draft.controls if origin.control.id == name)
+        assert isinstance(origin.control, ExposureTarget)
+        prices = self.world.prices
+        return replace(prices, price={**prices.price, target_key(origin): origin.control.price_limit})
 
 
 def _is_target(origin: SourcedControl) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.candidates.context import RequestContext, utility_hint
-from recsys.distribution.eligibility import first_match, ineligible
 from recsys.domain.types import I32
 from recsys.pacing.on_page import target_needs
 from recsys.supply.stratify import lacks_supply, strata, stratified_top, top_per_stratum, value_limits
@@ -30,9 +29,8 @@ def supply(context: RequestContext) -> I32:
         return _NONE
     rows, limits = [context.policy.pinned_rows(query)], value_limits(context.policy, query)
     for need in (*context.policy.needs(query, query.slots), *target_needs(context.policy, query, context.prices)):
-        members = np.flatnonzero(need.member & context.index.playable_on[query.placement.screen]).astype(np.int32)
-        allowed, _ = first_match(ineligible(catalog, members, query, context.viewer))
-        members = members[allowed & ~context.policy.blocked(members, query, allowed, need.control_id)]
+        members = np.flatnonzero(need.member & context.eligible).astype(np.int32)
+        members = members[~context.policy.blocked(members, query, None, need.control_id)]
         rows.append(stratified_top(members, utility_hint(context, members), catalog.topic[members], need.count, limits))
     return np.concatenate(rows).astype(np.int32)
 
@@ -43,13 +41,12 @@ def expand_supply(context: RequestContext) -> I32:
     Items of one stratum are the same to every active control. The pipeline calls this at most once per page, when a
     control would otherwise be relaxed for lack of candidates; it is not a source.
     """
-    query, catalog = context.query, context.catalog
-    rows = np.flatnonzero(context.index.playable_on[query.placement.screen]).astype(np.int32)
-    allowed, _ = first_match(ineligible(catalog, rows, query, context.viewer))
-    rows = rows[allowed]
-    required = np.zeros(len(rows), np.bool_)
+    query = context.query
+    required = np.zeros(len(context.catalog), np.bool_)
     for need in context.policy.needs(query, query.slots):
-        required |= need.member[rows]
+        required |= need.member
+    rows = np.flatnonzero(context.eligible & (context.selectable | required)).astype(np.int32)
+    required = required[rows]
     stratum = strata(context.policy, rows, query)
     best = rows[top_per_stratum(stratum, utility_hint(context, rows), required, query.slots, EXPANDED_MAX)]
     return np.concatenate([context.policy.pinned_rows(query), best]).astype(np.int32)

@@ -38,8 +38,9 @@ export function table(heads, rows) {
 }
 
 /** A figure with its label and, optionally, a detail. */
-export const tile = ([figure, label, detail]) => h(
+export const tile = ([figure, label, detail, definition]) => h(
   "div", { class: "figure" }, h("b", {}, figure), h("span", {}, label), detail ? h("small", { class: "muted" }, detail) : null,
+  definition ? h("small", { class: "muted" }, definition) : null,
 );
 
 /** Call the API. Throws an Error with the status and findings when the API answers with a problem document. */
@@ -175,6 +176,12 @@ export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} 
 export function signed(share, digits = 2, unit = " %") {
   const figure = Number((100 * share).toFixed(digits));
   return `${figure > 0 ? "+" : ""}${number(figure, digits)}${unit}`;
+}
+
+/** The class of a change: none if it rounds to 0 as displayed, so that only a visible loss is red. */
+export function changeClass(change, digits = 2) {
+  const figure = Number((100 * change).toFixed(digits));
+  return !figure ? "muted" : figure > 0 ? "up" : "out-text";
 }
 
 /** Format a large amount with thousands separators. */

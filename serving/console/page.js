@@ -89,13 +89,14 @@ function reason(code) {
 
 function summary(without, guided, model) {
   const before = slotsByItem(without);
-  const changed = guided.items.filter((slot) => before.get(slot.item.id) !== slot.slot).length;
+  const replaced = guided.items.filter((slot) => !before.has(slot.item.id)).length;
+  const moved = guided.items.filter((slot) => before.has(slot.item.id) && before.get(slot.item.id) !== slot.slot).length;
   const { receipt } = guided;
   const change = (field) => (receipt[`${field}_without`] > 0 ? receipt[field] / receipt[`${field}_without`] - 1 : 0);
   const fromTo = (field) => `${number(receipt[`${field}_without`])} → ${number(receipt[field])}`;
   const tiles = [
-    [`${changed} / ${guided.items.length}`, i18n.label("changed")],
-    [percent(-change("utility")), i18n.label("cost"), fromTo("utility")],
+    [`${replaced} / ${guided.items.length}`, i18n.label("items_replaced"), i18n.label("and_moved", { moved })],
+    [percent(-change("utility")), i18n.label("cost"), fromTo("utility"), i18n.label("definition_page_cost")],
     [signed(change("expected_plays"), 1), i18n.label("expected_plays"), fromTo("expected_plays")],
     [number(receipt.value), i18n.label("value")],
     receipt.proven ? [i18n.label("proven"), i18n.label("proven_under")] : [`≤ ${percent(receipt.gap, 2)}`, i18n.label("proof")],

@@ -1,6 +1,6 @@
 // The preview of a draft: figures as they arrive, and example pages before and after.
 
-import { $, equivalents, h, i18n, number, outlet, percent, request, signed, table, tile } from "./core.js";
+import { $, changeClass, equivalents, h, i18n, number, outlet, percent, request, signed, table, tile } from "./core.js";
 import { titleText } from "./titles.js";
 
 let running = null;
@@ -44,7 +44,8 @@ async function* updates(outlet, text, signal) {
   }
 }
 
-function show(update) {
+/** Show the figures of one line of a preview. */
+export function show(update) {
   const { phase, elapsed_s, sources, report, detail } = update;
   if (phase === "failed") throw Object.assign(new Error(detail.message), { refusal: detail });
   lastUpdate = update;
@@ -65,18 +66,18 @@ function show(update) {
 }
 
 const interval = (figure) => `${signed(figure.low)} … ${signed(figure.high)}`;
-const changeClass = (change) => (Math.abs(change) < 5e-5 ? "muted" : change > 0 ? "up" : "out-text");
 
 function tiles(report) {
   const { utility, expected_plays: plays, worst_hit } = report;
   const figures = [
-    [signed(utility.relative.mean), i18n.label("utility_change"), interval(utility.relative)],
-    [signed(plays.relative.mean), i18n.label("expected_plays"), interval(plays.relative)],
-    [`${percent(report.guidance_cost_before.mean)} → ${percent(report.guidance_cost_after.mean)}`, i18n.label("cost"), i18n.label("against_unguided")],
-    [percent(report.changed_slots, 0), i18n.label("changed_share"), `${percent(report.changed_pages, 0)} ${i18n.label("of_pages")}`],
-    [`${percent(report.relaxed_before, 0)} → ${percent(report.relaxed_after, 0)}`, i18n.label("relaxed_pages"), i18n.label("of_pages")],
+    [signed(utility.relative.mean), i18n.label("utility_change"), interval(utility.relative), i18n.label("definition_utility")],
+    [signed(plays.relative.mean), i18n.label("expected_plays"), interval(plays.relative), i18n.label("definition_plays")],
+    [`${percent(report.guidance_cost_before.mean)} → ${percent(report.guidance_cost_after.mean)}`, i18n.label("cost"), i18n.label("against_unguided"), i18n.label("definition_cost")],
+    [percent(report.replaced_slots, 0), i18n.label("replaced_share"), `${percent(report.moved_slots, 0)} ${i18n.label("moved_share")}`, i18n.label("definition_replaced")],
+    [percent(report.changed_pages, 0), i18n.label("changed_pages"), "", i18n.label("definition_changed")],
+    [`${percent(report.relaxed_before, 0)} → ${percent(report.relaxed_after, 0)}`, i18n.label("relaxed_pages"), i18n.label("of_pages"), i18n.label("definition_relaxed")],
     ...(worst_hit
-      ? [[signed(worst_hit.mean_change), i18n.label("worst_hit"), `${worst_hit.viewers} ${i18n.label("viewers")}`]]
+      ? [[signed(worst_hit.mean_change), i18n.label("worst_hit"), `${worst_hit.viewers} ${i18n.label("viewers")}`, i18n.label("definition_worst_hit")]]
       : []), // null for fewer than ten viewers
   ];
   return figures.map(tile);
@@ -88,14 +89,18 @@ function controls(lines) {
     "tr", {},
     h("td", {}, h("b", {}, line.id), h("small", {}, [line.action ? i18n.term("action", line.action) : "", line.origin ? i18n.outletName(line.origin) : ""].filter(Boolean).join(" · "))),
     h("td", { class: "number" }, metShare(line.met_before)),
-    h("td", { class: `number ${line.met_after !== null && line.met_after < 1 ? "out-text" : ""}` }, metShare(line.met_after)),
+    h("td", { class: `number ${line.met_after !== null && line.met_before !== null ? changeClass(shown(line.met_after) - shown(line.met_before), 0) : ""}` }, metShare(line.met_after)),
     h("td", { class: "number" }, line.price ? equivalents(line.price) : "–"),
-    h("td", { class: "number" }, line.value ? signed(line.value.mean) : "–", line.value ? h("small", {}, interval(line.value)) : null),
+    h("td", { class: "number" }, line.value ? signed(line.value.mean) : "–", line.value ? h("small", {}, interval(line.value)) : null,
+      line.cost_at_limit ? h("small", {}, i18n.label("cost_range", { cost: percent(line.cost_at_limit.mean) })) : null),
     h("td", {}, line.note ? h("div", {}, i18n.message(line.note)) : null, line.causes.slice(0, 2).map((cause) => h("div", {}, i18n.message(cause.reason), h("small", {}, `${cause.pages} × ${i18n.message(cause.where)}`)))),
   ));
-  return table(["control", "met_before", "met_after", "price", "gain_if_dropped", "reason"].map((head) => i18n.label(head)), rows);
+  return h("div", {}, table(["control", "met_before", "met_after", "price", "gain_if_dropped", "reason"].map((head) => i18n.label(head)), rows),
+    h("p", { class: "muted" }, i18n.label("definition_controls")));
 }
 
+/** A share as displayed by metShare. */
+const shown = (share) => Number(share.toFixed(2));
 const metShare = (share) => (share === null ? "–" : percent(share, 0));
 
 function exposure(lines) {
@@ -104,7 +109,7 @@ function exposure(lines) {
     h("td", {}, outlet(line.outlet)),
     h("td", { class: "number" }, number(line.before, 0)),
     h("td", { class: "number" }, number(line.after, 0)),
-    h("td", { class: `number ${changeClass(line.difference.mean / Math.max(line.before, 1))}` }, `${line.difference.mean > 0 ? "+" : ""}${number(line.difference.mean, 0)}`),
+    h("td", { class: `number ${changeClass(line.difference.mean / 100, 0)}` }, `${line.difference.mean > 0 ? "+" : ""}${number(line.difference.mean, 0)}`),
     h("td", { class: "number muted" }, `+${number(line.gained, 0)} −${number(line.lost, 0)}`),
   ));
   return table(["outlet", "before", "after", "difference", "gained_lost"].map((head) => i18n.label(head)), rows);
@@ -116,7 +121,7 @@ function shares(lines) {
     h("td", {}, line.name),
     h("td", { class: "number" }, percent(line.before)),
     h("td", { class: "number" }, percent(line.after)),
-    h("td", { class: `number ${changeClass(line.difference.mean)}` }, signed(line.difference.mean, 1, ` ${i18n.label("points")}`)),
+    h("td", { class: `number ${changeClass(line.difference.mean, 1)}` }, signed(line.difference.mean, 1, ` ${i18n.label("points")}`)),
   ));
   return table(["label", "before", "after", "difference"].map((head) => i18n.label(head)), rows);
 }
@@ -144,7 +149,8 @@ function frontier(points) {
     h("td", { class: "number" }, percent(point.relaxed, 0)),
     h("td", {}, Object.entries({ ...point.values, ...point.quotas }).map(([name, share]) => h("span", { class: "chip" }, `${name} ${percent(share, 0)}`))),
   ));
-  return table(["strength", "cost", "", "relaxed_pages", "achieves"].map((head) => (head ? i18n.label(head) : "")), rows);
+  return h("div", {}, table(["strength", "cost", "", "relaxed_pages", "achieves"].map((head) => (head ? i18n.label(head) : "")), rows),
+    h("p", { class: "muted" }, i18n.label("definition_frontier")));
 }
 
 function example(sample) {
@@ -158,7 +164,7 @@ function example(sample) {
     ));
     return h("div", {}, h("h3", {}, i18n.label(label)), h("ol", { class: "page" }, rows));
   };
-  const description = `${placement(sample.placement)} · ${sample.region} · ${sample.changed} ${i18n.label("changed")}`;
+  const description = `${placement(sample.placement)} · ${sample.region} · ${i18n.label("replaced_and_moved", { replaced: sample.replaced, moved: sample.moved })}`;
   return [h("p", { class: "muted" }, description), h("div", { class: "pair" }, column("before", sample.before, sample.after), column("after", sample.after, sample.before))];
 }
 
@@ -173,4 +179,4 @@ export function redraw() {
   if (lastUpdate && !$("preview-body").hidden) show(lastUpdate);
 }
 
-const offPolicy = (estimate) => (estimate ? `${i18n.label("off_policy")} ${i18n.message(estimate.why)}${i18n.label("full_stop")}` : "");
+const offPolicy = (estimate) => (estimate ? `${i18n.label("off_policy")} ${i18n.message(estimate.reason)}${i18n.label("full_stop")}` : "");

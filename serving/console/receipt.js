@@ -1,9 +1,9 @@
 // The receipt of a page: what each control requires, what the page has, the reason, and the price.
 
-import { $, equivalents, h, i18n, outlet, pill, table } from "./core.js";
+import { $, equivalents, h, i18n, number, outlet, pill, table } from "./core.js";
 
 export function showReceipt(receipt) {
-  if (!receipt.controls.length) {
+  if (!receipt.controls.length && !receipt.targets.length) {
     $("receipt").replaceChildren(h("p", { class: "empty" }, i18n.label("no_controls")));
     return;
   }
@@ -20,7 +20,24 @@ export function showReceipt(receipt) {
     h("td", { class: "why" }, i18n.message(line.reason), line.legal_ref ? h("small", {}, line.legal_ref) : null),
   ));
   const heads = ["control", "origin", "enforcement", "required", "achieved", "status", "price", "reason"];
-  $("receipt").replaceChildren(table(heads.map((head) => i18n.label(head)), rows));
+  $("receipt").replaceChildren(
+    rows.length ? table(heads.map((head) => i18n.label(head)), rows) : h("p", { class: "empty" }, i18n.label("no_controls")),
+    ...(receipt.targets.length ? targetLines(receipt.targets) : []),
+  );
+}
+
+/** The exposure targets whose prices act on the page, with what they get and cost. */
+function targetLines(targets) {
+  const rows = targets.map((line) => h(
+    "tr", {},
+    h("td", {}, h("b", {}, line.id)),
+    h("td", {}, outlet(line.origin)),
+    h("td", { class: "number" }, equivalents(line.price)),
+    h("td", { class: "number" }, number(line.delivered, 2)),
+    h("td", { class: "number" }, equivalents(line.cost)),
+  ));
+  const heads = ["target", "origin", "price", "delivered_attention", "target_cost"];
+  return [h("h3", {}, i18n.label("target_effects")), table(heads.map((head) => i18n.label(head)), rows), h("p", { class: "muted" }, i18n.label("definition_target_cost"))];
 }
 
 function requirement(required) {

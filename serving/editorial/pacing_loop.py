@@ -304,7 +304,7 @@ def scope_forecast(
     for (placement_id, region), attention_of_hour in hours.items():
         placement = Placement.parse(placement_id)
         query = Query("", "", placement, region, now, 1)
-        if not within(placement.outlet, origin.outlet) or not control.on.holds(query):
+        if not within(placement.outlet, origin.outlet) or not control.in_scope(query):
             continue
         for hour, attention in attention_of_hour.items():
             if not timed or hours_of_day.holds(hour * 3600.0 + 1800.0):

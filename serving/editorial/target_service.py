@@ -174,7 +174,8 @@ def _report_fields(tracked: TrackedTarget) -> dict[str, Any]:
         "since": rfc3339(tracked.state.start),
         "until": target.until,
         "price": delivery.price,
-        "max_price": target.max_price,
+        "max_price": target.price_limit,
+        "price_unit": "play equivalents" if target.max_price is not None else "item utility",
         "pacing_error": delivery.pacing_error,
         "forecast": None
         if outlook is None

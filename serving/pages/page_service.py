@@ -113,13 +113,14 @@ class PageService:
 
     def _query(self, placement: Placement, request: PageRequest, now: float) -> Query:
         shown: tuple[str, ...] = ()
+        shown_before = b""
         request_id = uuid4().hex
         seed = zlib.crc32(request_id.encode()) >> 1 if request.seed is None else request.seed
         if request.page_token is not None:
             session = self.tokens.read_page_token(
                 request.page_token, placement=placement.id, viewer_id=request.viewer_id, now=now
             )
-            shown, seed = session.shown, session.seed
+            shown, shown_before, seed = session.shown, session.shown_before, session.seed
         return Query(
             request_id=request_id,
             viewer_id=request.viewer_id,
@@ -132,6 +133,7 @@ class PageService:
             personalised=request.personalised,
             guided=request.guided,
             shown=shown,
+            shown_before=shown_before,
         )
 
     def _viewer(self, viewer_id: str, degraded: list[str]) -> ViewerState | None:
@@ -168,9 +170,9 @@ class PageService:
         placement, items = query.placement.id, snapshot.catalog.items
         page_token = None
         if len(page.items) == query.slots:
-            shown = (*query.shown, *(slot.item_id for slot in page.items))
+            shown, shown_before = query.after((slot.item_id for slot in page.items), snapshot.catalog)
             page_token = self.tokens.write_page_token(
-                PageToken(placement, query.viewer_id, shown, query.seed, query.now)
+                PageToken(placement, query.viewer_id, shown, query.seed, query.now, shown_before)
             )
         slots = [
             Slot.model_construct(
@@ -256,6 +258,7 @@ def _impression(query: Query, page: Page, lineage: FeatureLineage | None) -> Rec
         "slots": query.slots,  # slots, age and shown let a replay repeat the request
         "age": None if query.age is None else min(query.age, AGE_BUCKETS),
         "shown": list(query.shown),
+        "shown_before": b64encode(query.shown_before).decode(),
         "controls": _control_outcomes(page),
         "engagement": page.engagement,
         "unguided": page.unguided,

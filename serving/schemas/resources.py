@@ -74,7 +74,7 @@ class PageRequest(RequestModel):
     )
     page_token: Text | None = Field(
         None,
-        description="The `next_page_token` of the previous page. No item is repeated; quotas cover the whole session.",
+        description="The `next_page_token` of the previous page. No item comes twice; quotas cover the whole session.",
     )
     age: Annotated[Integer, Field(ge=0, le=150)] | None = Field(
         None, description="Age of the viewer. The default is 17."

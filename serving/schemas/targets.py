@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -44,8 +44,12 @@ class TargetOut(BaseModel):
     progress: float = Field(description="Fraction of the expected traffic of the window that was served.")
     since: datetime = Field(description="Start of the window.")
     until: datetime = Field(description="End of the window: the deadline.")
-    price: float = Field(description="Current price, in play equivalents per unit of attention.")
-    max_price: float
+    price: float = Field(description="Current price per unit of attention, in `price_unit`.")
+    max_price: float = Field(description="Maximum of the price, in `price_unit`.")
+    price_unit: Literal["play equivalents", "item utility"] = Field(
+        description="`item utility` for a target without `max_price` in its policy: the mean utility of the best "
+        "items of each page, without guidance. A price of 0.5 then is worth half an item of the page."
+    )
     pacing_error: float = Field(description="Mean distance from the plan so far, as a fraction of the amount.")
     forecast: ForecastOut | None = Field(
         description="Forecast of the delivery; null before the first delivery and after the end."
@@ -68,7 +72,7 @@ class TargetReport(TargetOut):
 
     course: list[CurvePoint]
     usual_prices: list[float] = Field(
-        description="Usual price for each hour of the day in UTC, in play equivalents per unit of attention."
+        description="Usual price for each hour of the day in UTC, per unit of attention, in `price_unit`."
     )
     capped_impressions: int = Field(description="Impressions counted towards the frequency cap; 0 without a cap.")
     paused: bool

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,28 +19,32 @@ from itsdangerous.signer import HMACAlgorithm
 from features.secret_file import read_or_create_secret
 from recsys.domain.errors import EventError, Finding, PageTokenError
 
-MAX_SHOWN_ITEMS = 300
-"""Maximum number of items in a page token. In a longer session, the oldest items can be shown again."""
-
 PAGE_TOKEN_TTL_S = 6 * 3600.0
 """Lifetime of a page token. After a longer pause, a new session starts."""
 
 ATTRIBUTION_TTL_S = 90 * 86_400.0
 """Lifetime of an attribution. A later event is not assigned to its page."""
 
-_MAX_CHARS = 200_000
+_MAX_CHARS = 300_000
+"""Maximum length of a token. A page token has at most one bit for each item of the catalog, and the ids of the last
+MAX_RECENT_ITEMS items: for ids of 12 characters at most 5 kB with 10,000 items, and 170 kB with a million."""
+
 _FORM = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _KINDS = ("page", "list", "attribution")
 
 
 class PageToken(NamedTuple):
-    """The state of a session: the items shown so far, and the parameters that stay constant."""
+    """The state of a session: the items shown so far, and the parameters that stay constant.
+
+    shown, shown_before  as in `recsys.domain.query.Query`
+    """
 
     placement: str
     viewer_id: str
-    shown: tuple[str, ...]  # item ids in slot order, oldest first, at most MAX_SHOWN_ITEMS
+    shown: tuple[str, ...]
     seed: int
     at: float  # unix seconds
+    shown_before: bytes = b""
 
 
 class Attribution(NamedTuple):
@@ -76,7 +81,7 @@ class Tokens:
 
     def write_page_token(self, page_token: PageToken) -> str:
         """Return the signed page token."""
-        return self._sign("page", list(page_token._replace(shown=page_token.shown[-MAX_SHOWN_ITEMS:])))
+        return self._sign("page", [*page_token[:-1], b64encode(page_token.shown_before).decode()])
 
     def read_page_token(self, token: str, *, placement: str, viewer_id: str, now: float) -> PageToken:
         """Return the content of a page token.
@@ -87,7 +92,8 @@ class Tokens:
             fields = self._verify("page", token)
         except ValueError as error:
             raise _unusable("body", str(error)) from error
-        page_token = PageToken(fields[0], fields[1], tuple(fields[2]), fields[3], fields[4])
+        shown_before = b64decode(fields[5]) if len(fields) > 5 else b""  # tokens of older engines lack it
+        page_token = PageToken(fields[0], fields[1], tuple(fields[2]), fields[3], fields[4], shown_before)
         fault = ""
         if page_token.placement != placement:
             fault = f"the token belongs to a session on {page_token.placement}, not on {placement}"

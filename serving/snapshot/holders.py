@@ -95,7 +95,7 @@ class SnapshotHolder:
         since = before.revision
         while page := self._control.items_since(since, BATCH_SIZE):
             since = page[-1].revision
-            catalog = catalog.patched([stored.item for stored in page], revision)
+            catalog = catalog.patched([stored.item for stored in page], revision, [stored.number for stored in page])
         outlets.update((outlet.code, outlet) for outlet in self._control.outlets(before.revision))
         for published in self._control.policies_since(before.revision):
             self.policy_cache.put(published)

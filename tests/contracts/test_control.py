@@ -9,6 +9,8 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -218,7 +220,6 @@ def test_tampering_with_the_audit_log_is_detected(url: str, tamper: str, broken:
 
 def test_migrations_create_the_declared_tables(url: str) -> None:
     from alembic.autogenerate import compare_metadata
-    from alembic.config import Config
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
@@ -233,6 +234,37 @@ def test_migrations_create_the_declared_tables(url: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_an_item_keeps_its_number(plane: ControlPlane) -> None:
+    """Numbers follow the order of creation, without gaps; a later reader finds the same numbers as an earlier one."""
+    plane.upsert_items([item("c"), item("a")], "ann")
+    plane.upsert_items([item("c", "changed"), item("b")], "ann")
+    before = {stored.item.id: stored.number for stored in plane.items_since(0)}
+    assert before == {"c": 0, "a": 1, "b": 2}
+    plane.upsert_items([item("a", "changed"), item("d")], "ann")
+    after = {stored.item.id: stored.number for stored in plane.items_since(0)}
+    assert after == {**before, "d": 3}
+    assert plane.item("d").number == 3
+
+
+def test_migration_numbers_stored_items(url: str) -> None:
+    open_control(url, KEY).close()
+    engine = connect(url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    rows = [{"id": f"i{n}", "revision": 9 - n, "body": item(f"i{n}").model_dump_json()} for n in range(5)]
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0004")
+        insert = "INSERT INTO items (id, revision, outlet, body) VALUES (:id, :revision, 'cn', :body)"
+        connection.execute(text(insert), rows)
+    engine.dispose()
+    plane = open_control(url, KEY, lambda: AT)
+    assert [(stored.item.id, stored.number) for stored in plane.items_since(0)] == [(f"i{4 - n}", n) for n in range(5)]
+    plane.upsert_items([item("new")], "ann")
+    assert plane.item("new").number == 5
+    plane.close()
 
 
 def test_concurrent_starts_migrate_once(url: str) -> None:

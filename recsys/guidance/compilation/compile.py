@@ -110,6 +110,14 @@ class CompiledPolicy:
             return np.zeros(len(rows), np.bool_)
         return excluded(self, [o for _, o in self._active(query)], rows, query, showable, need, catalog_showable)
 
+    def block_members(self, query: Query) -> Bool:
+        """Return the [catalog] mask of the items that any block matches, whether it is relaxed or not."""
+        members = np.zeros(len(self.catalog), np.bool_)
+        for _, origin in self._active(query):
+            if isinstance(origin.control, Block):
+                members |= self.member(origin.control.where, query.region)
+        return members
+
     def needs(self, query: Query, slots: int) -> tuple[SupplyRequest, ...]:
         """Return what the minimums in force require from retrieval."""
         return tuple(
@@ -122,7 +130,7 @@ class CompiledPolicy:
     def pinned_rows(self, query: Query) -> I32:
         """Return the catalog rows of pinned items, to be added to the candidates; unknown items are omitted."""
         pins = (o.control for _, o in self._active(query) if isinstance(o.control, Pin))
-        return self.catalog.rows(pin.item for pin in pins if pin.slot > len(query.shown))
+        return self.catalog.rows(pin.item for pin in pins if pin.slot > query.n_shown)
 
     def active_controls(self, query: Query) -> tuple[int, ...]:
         """Return the indexes of the controls in force for a query."""
@@ -283,7 +291,7 @@ class _ConstraintBuilder:
 
         A pin counts from the first slot of the session. Shown items count even if they are not in this catalog.
         """
-        return pin.slot - 1 - max(len(self.query.shown), len(self.shown))
+        return pin.slot - 1 - max(self.query.n_shown, len(self.shown))
 
     def _quota(self, number: int, quota: Quota) -> None:
         member = self.policy.member(quota.where, self.query.region)

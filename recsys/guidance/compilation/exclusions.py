@@ -86,10 +86,10 @@ def required_count(policy: Membership, origin: SourcedControl, rows: I32, query:
     """Return the [N] mask of the rows that a minimum or pin concerns, and how many of them it requires on this page."""
     control = origin.control
     if isinstance(control, Quota) and control.at_least is not None:
-        member, shown = policy.member(control.where, query.region), policy.catalog.rows(query.shown)
+        member, shown = policy.member(control.where, query.region), query.shown_rows(policy.catalog)
         minimums = min_counts(control, min(query.slots, len(rows)), len(shown), int(member[shown].sum()))
         return member[rows], int(minimums.max(initial=0))
-    if isinstance(control, Pin) and 0 < control.slot - len(query.shown) <= query.slots:
+    if isinstance(control, Pin) and 0 < control.slot - query.n_shown <= query.slots:
         return rows == policy.catalog.row_of.get(control.item, -1), 1
     return np.zeros(len(rows), np.bool_), 0
 

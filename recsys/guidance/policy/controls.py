@@ -31,6 +31,9 @@ limit the cost, use a `boost`, or an exposure target with a `max_price`.
 
 Attribute = Literal["topic", "provider", "series", "outlet", "region", "kind"]
 
+DEFAULT_MAX_PRICE = 0.5
+"""Maximum price of an exposure target without `max_price`, as a part of the mean utility of the page's best items."""
+
 COUNT_MAX = 200
 """Maximum count and slot number in a control: more than any page has."""
 
@@ -101,9 +104,13 @@ class ControlBase(PolicyModel):
     legal_ref: str = ""
     note: str = ""
 
+    def in_scope(self, query: Query) -> bool:
+        """Return whether the page of the query is one on which the control can be in force."""
+        return self.on.holds(query)
+
     def holds(self, query: Query) -> bool:
         """Return whether the control is in force for this query."""
-        return self.on.holds(query) and self.active.holds(query.now)
+        return self.in_scope(query) and self.active.holds(query.now)
 
 
 class Boost(ControlBase):
@@ -209,7 +216,8 @@ class ExposureTarget(ControlBase):
                  as set by `day_parts`
     tolerance    deviation from the plan that still counts as "on plan", as a fraction of the amount
     commitment   guaranteed: `last_resort` may be used; best_effort: the price is the only means
-    max_price    maximum price, in play equivalents per unit of attention
+    max_price    maximum price, in play equivalents per unit of attention; default: DEFAULT_MAX_PRICE times the mean
+                 utility of the best items of the page, so that a target takes at most this part of a page's utility
     last_resort  minimum share or number of items of each page, used if the price alone does not suffice; requires
                  `commitment: guaranteed`
     like         id of a target of this policy whose prices are used at the start
@@ -227,7 +235,7 @@ class ExposureTarget(ControlBase):
     offset_h: Annotated[Number, Field(ge=-12, le=14)] = 0.0  # of the day parts' clock from UTC
     tolerance: Annotated[Number, Field(ge=0.001, le=0.5)] = 0.02
     commitment: Literal["guaranteed", "best_effort"] = "best_effort"
-    max_price: Annotated[Number, Field(gt=0, le=10)] = 0.5
+    max_price: Annotated[Number, Field(gt=0, le=10)] | None = None
     frequency_cap: FrequencyCap | None = None
     last_resort: Amount | None = None
     like: Id | None = None
@@ -261,6 +269,15 @@ class ExposureTarget(ControlBase):
         if self.where.about_viewer:
             raise InvalidValue(message("target_about_viewer"))
         return self
+
+    @property
+    def price_limit(self) -> float:
+        """Return the maximum price; without `max_price` it is a part of the utility of an item on the page."""
+        return DEFAULT_MAX_PRICE if self.max_price is None else self.max_price
+
+    def in_scope(self, query: Query) -> bool:
+        """Return whether the scope includes the page. Notifications are included only if `on` names them."""
+        return super().in_scope(query) and (bool(self.on.surfaces) or query.placement.surface is not Surface.PUSH)
 
     def runs(self, now: float) -> bool:
         """Return whether the target runs at `now` (unix seconds)."""

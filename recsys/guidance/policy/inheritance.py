@@ -335,7 +335,11 @@ def _weakens_target(parent: ExposureTarget, child: ExposureTarget) -> Message | 
     tighter = child_amount >= parent_amount if parent.bound == "at_least" else child_amount <= parent_amount
     if not tighter:
         return message("target_must_not_be_eased", amount=parent_amount)
-    return None if child.max_price >= parent.max_price else message("target_must_keep_price", price=parent.max_price)
+    if parent.max_price is None:
+        return None if child.max_price is None else message("target_must_keep_default_price")
+    if child.max_price is None or child.max_price < parent.max_price:
+        return message("target_must_keep_price", price=parent.max_price)
+    return None
 
 
 def _above(name: str, parent: float | None, child: float | None) -> Message | None:

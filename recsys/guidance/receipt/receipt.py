@@ -19,6 +19,7 @@ from recsys.domain.types import F64, I32
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.policy.controls import Enforcement
 from recsys.guidance.receipt.control_report import ControlOutcome, Status, evaluate
+from recsys.guidance.receipt.target_effects import NO_EFFECTS, TargetEffects
 from recsys.guidance.solver.infeasibility import Causes, explain, is_complete
 from recsys.guidance.solver.page_budget import WorkPart
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution, relative_gap
@@ -121,8 +122,10 @@ class Price(Part):
 class Move(Part):
     """An item that guidance moved: its slot with and without weights and controls (None: not on the page).
 
+    control_ids  the controls and exposure targets that moved it
     cause   controls  the named controls moved it
-            weights   editors' weights, boosts and targets alone move it in the same direction
+            targets   the prices of the named exposure targets moved it
+            weights   editors' weights and boosts alone move it in the same direction
             others    it made room for other moved items, or filled the room they left; the named controls moved those
     """
 
@@ -130,7 +133,22 @@ class Move(Part):
     slot: int | None
     slot_without: int | None
     control_ids: tuple[str, ...]
-    cause: Literal["controls", "weights", "others"]
+    cause: Literal["controls", "targets", "weights", "others"]
+
+
+class TargetLine(Part):
+    """The line of one exposure target whose price acts on this page.
+
+    price      play equivalents per unit of attention; negative for a target with a maximum
+    delivered  attention of its items on this page
+    cost       utility that the page would gain without this price, in play equivalents, if no control were in force
+    """
+
+    id: str
+    origin: str
+    price: float
+    delivered: float
+    cost: float
 
 
 class Receipt(Part):
@@ -165,6 +183,7 @@ class Receipt(Part):
     bound: float
     gap: float
     proven: bool
+    targets: tuple[TargetLine, ...] = ()
     moved: tuple[Move, ...] = ()
     legal_met: bool = True
     cut_short: tuple[WorkPart, ...] = ()
@@ -179,6 +198,7 @@ def write_receipt(
     catalog: Catalog,
     causes: Causes | None = None,
     cut_short: tuple[WorkPart, ...] = (),
+    effects: TargetEffects = NO_EFFECTS,
 ) -> Receipt:
     """Return the receipt of a solved page.
 
@@ -186,6 +206,7 @@ def write_receipt(
     attention  [>= K] attention of each slot
     causes     causes of the relaxations, if already computed (see `relaxation_cache.py`); else they are computed
     cut_short  parts that the budget cut short
+    effects    effects of the prices of exposure targets
     """
     value = batch.utility + batch.bonus
     unguided = best_without(batch.utility, constraints)
@@ -209,7 +230,8 @@ def write_receipt(
         bound=bound,
         gap=relative_gap(bound, solution.value),
         proven=solution.proven or bound - solution.value <= VALUE_TOLERANCE * (1.0 + abs(bound)),
-        moved=tuple(_moves(policy, constraints, solution, batch, unguided, catalog)),
+        targets=tuple(_target_lines(policy, effects, effects.delivered(solution.chosen, weight))),
+        moved=tuple(_moves(policy, constraints, solution, batch, unguided, catalog, effects)),
         legal_met=not any(line.enforcement == "legal" and line.slack for line in controls),
         cut_short=cut_short,
     )
@@ -302,6 +324,12 @@ def _line(policy: CompiledPolicy, c: int, outcome: ControlOutcome, solution: Sol
     )
 
 
+def _target_lines(policy: CompiledPolicy, effects: TargetEffects, delivered: tuple[float, ...]) -> Iterator[TargetLine]:
+    for price, cost, attention in zip(effects.prices, effects.cost, delivered, strict=True):
+        origin = policy.controls[price.control]
+        yield TargetLine(id=origin.control.id, origin=origin.outlet, price=price.price, delivered=attention, cost=cost)
+
+
 def _moves(
     policy: CompiledPolicy,
     constraints: PageConstraints,
@@ -309,6 +337,7 @@ def _moves(
     batch: Candidates,
     unguided: I32,
     catalog: Catalog,
+    effects: TargetEffects,
 ) -> list[Move]:
     last = constraints.slots + 1  # stands for an item that is not on the page
     slot = {int(i): k + 1 for k, i in enumerate(solution.chosen)}
@@ -321,8 +350,10 @@ def _moves(
         before = without.get(i, last)
         up = slot.get(i, last) < before
         responsible = responsible_controls(constraints, solution, i, up)
-        touching = [c for c in responsible if c in controls_touching(constraints, i)]
-        ids = tuple(policy.controls[c].control.id for c in touching or responsible)
+        targets = effects.moved(i, up) if effects.prices else ()
+        touching = [c for c in responsible if c in controls_touching(constraints, i) and c not in targets]
+        named = touching or ([] if targets else responsible)
+        ids = tuple(policy.controls[c].control.id for c in (*named, *targets))
         moved_by_weights = by_weights.get(i, last) < before if up else by_weights.get(i, last) > before
         moves.append(
             Move(
@@ -330,7 +361,7 @@ def _moves(
                 slot=slot.get(i),
                 slot_without=without.get(i),
                 control_ids=ids,
-                cause="controls" if touching else "weights" if moved_by_weights else "others",
+                cause="controls" if touching else "targets" if targets else "weights" if moved_by_weights else "others",
             )
         )
     return moves

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from recsys.guidance.receipt.receipt import (
     value_upper_bound,
     write_receipt,
 )
+from recsys.guidance.receipt.target_effects import TargetEffects, TargetPrice
 from recsys.guidance.solver.infeasibility import Causes, ConflictSet, exists
 from recsys.guidance.solver.milp import any_page, solve_optimal
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution, relative_gap
@@ -46,11 +47,13 @@ def verify(
     attention: F64,
     catalog: Catalog,
     *,
+    targets: Sequence[TargetPrice] = (),
     exact: bool = True,
 ) -> tuple[Finding, ...]:
     """Return the errors in a receipt or its page; empty if everything holds.
 
-    chosen  [K] candidates of the page in slot order
+    chosen   [K] candidates of the page in slot order
+    targets  prices of exposure targets on the page
     exact   False skips the checks that need HiGHS (seconds on long pages): that no better page exists than claimed, and
             that no control is relaxed more than necessary
 
@@ -63,7 +66,8 @@ def verify(
     value, weight = batch.utility + batch.bonus, attention[: constraints.slots]
     findings = list(_check_values(receipt, chosen, batch, weight))
     findings += _check_plays(receipt, chosen, constraints, batch, weight)
-    findings += _check_lines(receipt, chosen, slack, policy, constraints, batch, attention, catalog)
+    effects = TargetEffects.of(targets, batch.utility, batch.bonus, constraints.tie, weight)
+    findings += _check_lines(receipt, chosen, slack, policy, constraints, batch, attention, catalog, effects)
     findings += _check_prices(receipt, slack, policy, constraints, value, weight)
     if not findings:
         findings += _check_causes(receipt, slack, policy, constraints, exact)
@@ -147,8 +151,9 @@ def _check_lines(
     batch: Candidates,
     attention: F64,
     catalog: Catalog,
+    effects: TargetEffects,
 ) -> Iterator[Finding]:
-    """Check control lines and moves against those recomputed from the page."""
+    """Check control lines, targets and moves against those recomputed from the page."""
     c, n = constraints.controls, len(constraints)
     claimed = {line.id: line.minimal_proven for line in receipt.controls}
     minimal_proven = np.array([claimed.get(origin.control.id, True) for origin in policy.controls], np.bool_)
@@ -158,7 +163,7 @@ def _check_lines(
         np.full((n, 2), -1, np.int32), 0.0, 0.0, False,
     )  # fmt: skip
     causes = _reported_causes(receipt, slack, policy)
-    expected = write_receipt(policy, constraints, recount, batch, attention, catalog, causes)
+    expected = write_receipt(policy, constraints, recount, batch, attention, catalog, causes, effects=effects)
     if receipt.policy_version != expected.policy_version:
         yield Finding("policy_version", f"should be {expected.policy_version}")
     if receipt.legal_met != expected.legal_met:
@@ -176,6 +181,21 @@ def _check_lines(
             if getattr(claim, field) != getattr(counted, field):
                 yield Finding(f"controls[{index}].{field}", f"{claim.id}: recomputed as {getattr(counted, field)!r}")
     yield from _check_caps(receipt, chosen, policy, batch, catalog)
+    if receipt.targets != expected.targets:
+        yield Finding("targets", f"should be {expected.targets}")
+    yield from _check_moves(receipt, expected, policy, constraints, batch, catalog, effects)
+
+
+def _check_moves(
+    receipt: Receipt,
+    expected: Receipt,
+    policy: CompiledPolicy,
+    constraints: PageConstraints,
+    batch: Candidates,
+    catalog: Catalog,
+    effects: TargetEffects,
+) -> Iterator[Finding]:
+    """Check the moves, their causes and the controls and targets that they name."""
     moves = [(move.item_id, move.slot, move.slot_without) for move in expected.moved]
     if [(move.item_id, move.slot, move.slot_without) for move in receipt.moved] != moves:
         yield Finding("moved", f"should be {moves}")
@@ -184,13 +204,16 @@ def _check_lines(
     candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
     for index, (move, counted_move) in enumerate(zip(receipt.moved, expected.moved, strict=True)):
         i = candidate[move.item_id]
-        touches = any(
-            number.get(control_id, -1) in controls_touching(constraints, i) for control_id in move.control_ids
-        )
+        up = move.slot is not None and (move.slot_without is None or move.slot < move.slot_without)
+        targets = {policy.controls[c].control.id for c in effects.moved(i, up)} if effects.prices else set()
+        if not targets <= set(move.control_ids):
+            yield Finding(f"moved[{index}].control_ids", f"should name {', '.join(sorted(targets))}")
+        control_ids = tuple(control_id for control_id in move.control_ids if control_id not in targets)
+        touches = any(number.get(control_id, -1) in controls_touching(constraints, i) for control_id in control_ids)
+        yield from _check_responsible(index, move.cause, control_ids, i, move.item_id, policy, constraints)
         cause = "controls" if touches else counted_move.cause  # the recomputed moves name no controls
         if move.cause != cause:
             yield Finding(f"moved[{index}].cause", f"should be {cause}")
-    yield from _check_responsible(receipt, policy, constraints, batch, catalog)
 
 
 def _check_caps(
@@ -225,25 +248,19 @@ def value_of(item: Item, attribute: Attribute) -> str:
 
 
 def _check_responsible(
-    receipt: Receipt, policy: CompiledPolicy, constraints: PageConstraints, batch: Candidates, catalog: Catalog
+    index: int,
+    cause: str,
+    ids: tuple[str, ...],
+    candidate: int,
+    item_id: str,
+    policy: CompiledPolicy,
+    constraints: PageConstraints,
 ) -> Iterator[Finding]:
+    """Check the controls that a move names besides targets."""
     number = {origin.control.id: c for c, origin in enumerate(policy.controls) if constraints.active[c]}
-    candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
-    for index, move in enumerate(receipt.moved):
-        allowed = (
-            controls_touching(constraints, candidate[move.item_id])
-            if move.cause == "controls"
-            else set(number.values())
-        )
-        ids = move.control_ids
-        if (
-            len(ids) > 2
-            or len(set(ids)) < len(ids)
-            or any(number.get(control_id, -1) not in allowed for control_id in ids)
-        ):
-            yield Finding(
-                f"moved[{index}].control_ids", f"{ids} are not one or two controls that affect {move.item_id}"
-            )
+    allowed = controls_touching(constraints, candidate) if cause == "controls" else set(number.values())
+    if len(ids) > 2 or len(set(ids)) < len(ids) or any(number.get(control_id, -1) not in allowed for control_id in ids):
+        yield Finding(f"moved[{index}].control_ids", f"{ids} are not one or two controls that affect {item_id}")
 
 
 def _check_prices(

@@ -133,7 +133,11 @@ def test_child_may_tighten_a_mandatory_target_but_not_loosen_it() -> None:
     assert weakens(mandatory, mandatory.model_copy(update={"share": 0.3})) is None
     assert "only tighten" in str(weakens(mandatory, mandatory.model_copy(update={"share": 0.1})))
     assert "may change" in str(weakens(mandatory, mandatory.model_copy(update={"pacing": "frontloaded"})))
-    assert "must not be below" in str(weakens(mandatory, mandatory.model_copy(update={"max_price": 0.1})))
+    assert "must be omitted" in str(weakens(mandatory, mandatory.model_copy(update={"max_price": 0.1})))
+    limited = mandatory.model_copy(update={"max_price": 0.2})
+    for price in (0.1, None):
+        assert "must not be below" in str(weakens(limited, limited.model_copy(update={"max_price": price})))
+    assert weakens(limited, limited.model_copy(update={"max_price": 0.3})) is None
     child = Policy(outlet="cn.zj", controls=(mandatory.model_copy(update={"share": 0.1}),))
     merged = merge_policies([Policy(outlet="cn", controls=(mandatory,)), child]).controls
     assert [origin.control for origin in merged] == [mandatory]

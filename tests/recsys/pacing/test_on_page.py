@@ -16,11 +16,12 @@ from recsys.domain.item_statistics import ItemStats
 from recsys.domain.placement import Placement, Screen, Surface
 from recsys.domain.query import Query
 from recsys.domain.trace import DropReason
+from recsys.domain.types import F64, I32
 from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.controls import FrequencyCap
 from recsys.guidance.policy.policy import parse_policy
-from recsys.pacing.on_page import ActivePrices, deliveries, impressions_left, price_bonus, target_key, targets
+from recsys.pacing.on_page import ActivePrices, deliveries, impressions_left, target_key, target_prices, targets
 from recsys.page import Page
 from recsys.pipeline import Engine
 from recsys.snapshot import ServingSnapshot
@@ -54,6 +55,11 @@ def world(catalog, stats: ItemStats, model) -> ServingSnapshot:
 
 def page(world: ServingSnapshot, prices: ActivePrices, viewer: ViewerState | None = None, query: Query = QUERY) -> Page:
     return Engine(columns).run(query, viewer, replace(world, prices=prices))
+
+
+def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, prices: ActivePrices) -> F64:
+    """Return [N] the sum of the prices on a page whose items have a utility of 1."""
+    return sum((price.bonus for price in target_prices(policy, rows, query, prices, 1.0)), np.zeros(len(rows)))
 
 
 def ids(page: Page) -> set[str]:

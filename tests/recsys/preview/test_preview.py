@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys.domain.placement import Placement
 from recsys.domain.query import Query
@@ -17,7 +19,7 @@ from recsys.preview.ablations import without
 from recsys.preview.aggregate import Aggregate, replay
 from recsys.preview.bootstrap import weights
 from recsys.preview.breakdown import slices, worst_hit
-from recsys.preview.page_summary import PageSummary
+from recsys.preview.page_summary import PageSummary, changes_of
 from recsys.preview.pairs import Pairs
 from recsys.preview.report import Report
 from recsys.preview.study import ReplayRequest, Study
@@ -66,7 +68,7 @@ def test_report_equals_recomputed_engine_pages(study: Study, report: Report) -> 
 def test_identical_policies_report_no_change(study_of: Callable[..., Study]) -> None:
     *_, last = replay(study_of(after=ACTIVE))
     report = last.report()
-    assert report.changed_pages == report.changed_slots == 0
+    assert report.changed_pages == report.replaced_slots == report.moved_slots == 0
     for change in (report.utility, report.expected_plays, report.page_value, *report.actions.values()):
         assert (change.difference.mean, change.difference.low, change.difference.high) == (0, 0, 0)
     assert all(
@@ -147,6 +149,23 @@ def test_cost_of_a_control_is_the_gain_without_it(study: Study, report: Report) 
 TARGET = "  - {id: aim, action: exposure_target, where: {label: commercial}, share: 0.5, until: 2026-03-05T00:00:00Z}\n"
 
 
+def test_the_range_of_the_cost_of_a_target_is_known_before_it_runs(study_of: Callable[..., Study]) -> None:
+    """Its cost lies between 0 and that at its maximum price, which the preview measures on pages."""
+    draft = study_of(after=ACTIVE + TARGET, requests=12)
+    *_, last = replay(draft)
+    limit = {control.id: control for control in last.report().controls}["aim"].cost_at_limit
+    assert limit is not None
+    costs = []
+    for price in (0.0, 0.1, 0.25, 0.5):
+        *_, last = replay(replace(draft, world=replace(draft.world, prices=ActivePrices({"cn.zj/aim": price}))))
+        costs.append(-last.report().utility.difference.mean / abs(last.report().utility.before))
+        line = {control.id: control for control in last.report().controls}["aim"]
+        assert line.cost_at_limit == pytest.approx(limit, abs=1e-12)
+    assert costs[0] == 0
+    assert costs == sorted(costs)
+    assert costs[-1] == pytest.approx(limit.mean)
+
+
 def test_new_target_without_price_has_a_note_instead_of_a_cost(study_of: Callable[..., Study]) -> None:
     """A target without a price has no effect, so a reported cost of 0 would be misleading."""
     *_, last = replay(study := study_of(after=ACTIVE + TARGET, requests=12))
@@ -180,6 +199,41 @@ def test_frontier_costs_rise_with_strength(report: Report) -> None:
     values = [point.values["public_value"] for point in report.frontier]
     assert values[0] < values[4]
     assert all(point.quotas["public"] >= 0.3 for point in report.frontier), "mandatory minimums apply at every strength"
+
+
+def test_the_frontier_at_strength_one_is_the_draft(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figure has two values in a report, although the other strengths are replayed on a sample only."""
+    monkeypatch.setattr("recsys.preview.study.FRONTIER_REQUESTS", 5)
+    *_, last = replay(study)
+    report = last.report()
+    draft = {point.strength: point for point in report.frontier}[1.0]
+    assert (draft.requests, draft.guidance_cost, draft.relaxed) == (
+        40,
+        report.guidance_cost_after,
+        report.relaxed_after,
+    )
+    axes, labels = ({row.name: row for row in rows} for rows in (report.axes, report.labels))
+    assert draft.values["public_value"] == pytest.approx(axes["public_value"].after)
+    assert draft.quotas["public"] == pytest.approx(labels["public-service"].after)
+    [whole] = report.by_outlet
+    assert whole.guidance_cost_after == pytest.approx(report.guidance_cost_after.mean)
+    assert (whole.utility, whole.relaxed_after) == (report.utility.relative, report.relaxed_after)
+
+
+@given(st.permutations(range(9)), st.integers(0, 8), st.integers(0, 8))
+def test_every_changed_slot_is_either_replaced_or_moved(order: list[int], before: int, after: int) -> None:
+    old, new = list(range(8))[:before], order[:after]
+    changes = changes_of(*(page_of(rows) for rows in (old, new)))
+    assert changes.replaced == len(set(new) - set(old))
+    assert changes.removed == max(before - after, 0)
+    differ = sum(k >= len(old) or row != old[k] for k, row in enumerate(new))
+    assert changes.replaced + changes.moved == differ
+    assert any(changes) == (old != new)
+
+
+def page_of(rows: list[int]) -> PageSummary:
+    zeros = np.zeros(len(rows))
+    return PageSummary(np.array(rows, np.int32), zeros, zeros, np.zeros(4), 0.0, ())
 
 
 def paired(before: list[float], after: list[float], unguided: list[float] | None = None) -> Pairs:
@@ -234,5 +288,7 @@ def test_examples_are_complete_pages(report: Report) -> None:
     first = report.examples[0]
     assert len(first.before) == len(first.after) == 10
     differs = Counter(a.item_id != b.item_id for a, b in zip(first.before, first.after, strict=True))
-    assert differs[True] == first.changed == max(example.changed for example in report.examples)
+    assert differs[True] == first.replaced + first.moved
+    assert first.replaced == len({a.item_id for a in first.after} - {b.item_id for b in first.before})
+    assert first.replaced == max(example.replaced for example in report.examples)
     assert first.after[0].title["en"]

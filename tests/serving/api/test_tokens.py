@@ -6,12 +6,14 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.domain.errors import EventError, PageTokenError
-from serving.schemas.tokens import MAX_SHOWN_ITEMS, PAGE_TOKEN_TTL_S, Attribution, PageToken, Tokens, home_secret
+from recsys.domain.query import MAX_RECENT_ITEMS
+from serving.schemas.tokens import PAGE_TOKEN_TTL_S, Attribution, PageToken, Tokens, home_secret
 from tests.conftest import scaled
 
 TOKENS = Tokens(b"a secret of this test")
@@ -24,10 +26,18 @@ def read(token: str, placement: str = "cn.zj-tv-home", viewer: str = "v1", now: 
 
 
 @settings(max_examples=scaled(1_000, minimum=10))
-@given(st.lists(st.text(min_size=1, max_size=9), max_size=2 * MAX_SHOWN_ITEMS), st.integers(0, 2**31 - 1))
-def test_a_page_token_is_read_back_unchanged_with_a_limited_number_of_items(shown: list[str], seed: int) -> None:
-    page_token = PAGE_TOKEN._replace(shown=tuple(shown), seed=seed)
-    assert read(TOKENS.write_page_token(page_token)) == page_token._replace(shown=tuple(shown)[-MAX_SHOWN_ITEMS:])
+@given(st.lists(st.text(min_size=1, max_size=9), max_size=300), st.integers(0, 2**31 - 1), st.binary(max_size=2_000))
+def test_a_page_token_is_read_back_unchanged(shown: list[str], seed: int, before: bytes) -> None:
+    page_token = PAGE_TOKEN._replace(shown=tuple(shown), seed=seed, shown_before=before)
+    assert read(TOKENS.write_page_token(page_token)) == page_token
+
+
+def test_the_largest_page_token_is_accepted() -> None:
+    """It has the longest ids, and a session through half of a catalog of a million items."""
+    shown = tuple(f"{n}".zfill(200) for n in range(MAX_RECENT_ITEMS))
+    bitmap = np.random.default_rng(1).bytes(1_000_000 // 8)
+    page_token = PAGE_TOKEN._replace(shown=shown, shown_before=bitmap)
+    assert read(TOKENS.write_page_token(page_token)) == page_token
 
 
 @given(st.data())

@@ -34,6 +34,7 @@ const slot = (id, title, utility, fields = {}) => ({
 const line = (id, price, how = "estimate") => ({ id, play_equivalents: price, how, control_id: id });
 const receipt = {
   proven: true, utility: 0.3, utility_without: 0.4, expected_plays: 0.21, expected_plays_without: 0.25, value: 0.5, gap: 0, price: [line("floor", 0.0071), line("cap", 0), line("lead", 4e-6, "resolved")],
+  targets: [{ id: "hills", origin: "cn", price: 0.02, delivered: 1.5, cost: 0.013 }],
   controls: ["floor", "cap", "lead"].map((id) => ({
     id, action: "quota", origin: id === "lead" ? "cn.zj" : "cn", enforcement: "legal", status: "met", reason: { code: "text", params: { text: "held" }, message: "held" }, achieved: 1, achieved_first: null,
     required: { at_least: id === "lead" ? null : 2, at_most: null, slot: id === "lead" ? 1 : null },
@@ -66,14 +67,14 @@ globalThis.fetch = async (path, init = {}) => {
   return reply({ findings: findings(), version: versions[0] });
 };
 
-const { figures, messages, english } = JSON.parse(readFileSync(0, "utf8"));
+const { figures, messages, english, preview } = JSON.parse(readFileSync(0, "utf8"));
 const unknown = { code: "new_code", params: {}, message: "not in the catalog" };
 $("author").value = "me";
 const { check, redraw, save, showPolicy } = await import(`${directory}/policy.js`);
 const { i18n, loadMessages } = await import(`${directory}/i18n.js`);
 const { courseChart } = await import(`${directory}/charts.js`);
 const { showPage } = await import(`${directory}/page.js`);
-const { equivalents, timeWithOffset } = await import(`${directory}/core.js`);
+const { changeClass, equivalents, signed, timeWithOffset } = await import(`${directory}/core.js`);
 const output = {};
 const versionState = () => [$("base").textContent, $("newer").textContent, sent && sent.base_version];
 
@@ -117,4 +118,14 @@ output.page = { summary: $("summary").textContent, with: $("with").textContent }
 output.receipt = rows.map((row) => row.nodes.map((cell) => cell.textContent));
 output.heads = [heads[0].nodes.map((head) => head.textContent), ...rows.map((row) => row.nodes.map((cell) => cell.dataset.head))];
 output.equivalents = figures.map((figure) => equivalents(figure));
+output.changes = figures.map((figure) => [signed(figure), changeClass(figure)]);
+output.target = $("receipt").nodes.slice(1).map((node) => node.textContent).join(" ");
+const { show } = await import(`${directory}/preview.js`);
+output.preview = ["en", "zh"].map((language) => {
+  i18n.language = language;
+  show(preview);
+  return Object.fromEntries(["figures", "controls", "frontier", "example"].map((part) => [part, $(`preview-${part}`).textContent]));
+});
+const elementsOf = (node) => [node, ...(node.nodes ?? []).flatMap(elementsOf)];
+output.red = elementsOf($("preview-controls")).filter((node) => node.attributes?.class?.includes("out-text")).map((node) => node.textContent);
 console.log(JSON.stringify(output));

@@ -14,6 +14,9 @@ import pytest
 
 import serving.console
 from recsys.messages import ENGLISH, message, render
+from recsys.preview.bootstrap import Estimate
+from recsys.preview.report import ControlReport, Example, PageOfItem, Point, Report, UtilityChange
+from serving.schemas.previews import PreviewLine, Sources
 from tests.serving.console.test_console_messages import CHINESE
 
 NODE = shutil.which("node")
@@ -39,6 +42,37 @@ MESSAGES = [
 FIGURES = [sign * digit * 10.0**-power for sign in (1, -1) for digit in (1, 4.9, 5.1, 7) for power in range(8)] + [0.0]
 
 
+def preview_line() -> PreviewLine:
+    """Return the last line of a preview in which one control is met less often, and another as often as before."""
+    same, cost = Estimate(mean=0.0, low=0.0, high=0.0), Estimate(mean=0.327, low=0.3, high=0.35)
+    change = UtilityChange(unguided=1.0, before=0.7, after=0.7, difference=same, relative=same)
+    item = PageOfItem(item_id="film-1", title={"en": "Juno"}, attention=1.0)
+    shares = {"same": (0.99, 0.99), "rounds": (0.992, 0.991), "fewer": (0.99, 0.9), "more": (0.4, 0.5)}
+    controls = tuple(
+        ControlReport(
+            id=name, origin="cn", action="quota", enforcement="legal", pages_before=9, pages_after=9, met_before=before,
+            met_after=after, active_after=0.5, relaxed_after=1, infeasible_after=0, price=0.0, cost_at_limit=cost,
+        )
+        for name, (before, after) in shares.items()
+    )  # fmt: skip
+    points = tuple(
+        Point(strength=strength, requests=9, guidance_cost=cost, relaxed=0.1, values={}, quotas={})
+        for strength in (0.0, 1.0)
+    )
+    example = Example(
+        placement="cn-tv-home", region="cn", at=0.0, replaced=3, moved=9, utility_before=1.0, utility_after=1.0,
+        expected_plays_before=1.0, expected_plays_after=1.0, before=(item,), after=(item,),
+    )  # fmt: skip
+    report = Report(
+        requests=9, of=9, viewers=9, complete=True, policy_before=("cn@1",), policy_after=("cn@2",), changed_pages=1.0,
+        replaced_slots=0.25, moved_slots=0.75, utility=change, expected_plays=change, page_value=change,
+        guidance_cost_before=cost, guidance_cost_after=cost, actions={}, labels=(), outlets=(), regions=(), axes=(),
+        exposure=(), by_screen=(), by_region=(), by_outlet=(), relaxed_before=0.1, relaxed_after=0.1, controls=controls,
+        frontier=points, worst_hit=None, off_policy=None, examples=(example,),
+    )  # fmt: skip
+    return PreviewLine(phase="complete", elapsed_s=1.0, sources=Sources(log=9, memory=0, synthetic=0), report=report)
+
+
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What the console shows after each step, in the time zone of India."""
@@ -50,7 +84,12 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Any:
     done = subprocess.run(
         command,
         input=json.dumps(
-            {"messages": [text.model_dump() for text in MESSAGES], "english": ENGLISH, "figures": FIGURES}
+            {
+                "messages": [text.model_dump() for text in MESSAGES],
+                "english": ENGLISH,
+                "figures": FIGURES,
+                "preview": preview_line().model_dump(mode="json"),
+            }
         ),
         env={**os.environ, "TZ": "Asia/Kolkata"},
         capture_output=True,
@@ -144,3 +183,35 @@ def test_pins_and_the_audit_trail_name_their_items_and_outlets(output: Any) -> N
     assert "film-4" not in output["trail"]
     assert "Central Desk" in output["trail"]
     assert "replaces" not in output["trail"], "a first version replaces no version"
+
+
+def test_no_change_is_never_red(output: Any) -> None:
+    for text, name in output["changes"]:
+        figure = float(text.removesuffix(" %").replace("\u2212", "-"))
+        assert name == ("muted" if figure == 0 else "up" if figure > 0 else "out-text"), text
+    assert output["red"] == ["90 %"], "only the control that is met on fewer pages than before"
+
+
+def test_a_preview_states_the_definition_of_each_figure(output: Any) -> None:
+    english, chinese = output["preview"]
+    for text in (
+        "25 %of slots get another item75 % get an item from another slot of the page",
+        "32.7 % → 32.7 %",
+        "divided by their utility without any guidance",
+        "on which at least one control is not fully met",
+    ):
+        assert text in english["figures"]
+    assert english["frontier"].count("32.7 %") == 2
+    assert "Strength 1 is the draft, with the same figures as above" in english["frontier"]
+    assert "target: costs from 0 to 32.7 %" in english["controls"]
+    assert "3 items replaced, 9 moved to another slot" in english["example"]
+    assert "除以完全无引导时的页面效用" in chinese["figures"]
+    assert "力度 1 即此草案" in chinese["frontier"]
+    assert "替换 3 项" in chinese["example"]
+
+
+def test_a_receipt_shows_the_cost_of_targets(output: Any) -> None:
+    assert "hills" in output["target"]
+    assert "0.0201.500.013" in output["target"]
+    assert "Utility that this page would gain without the price" in output["target"]
+    assert "1 / 1items are not on the page without guidance" in output["page"]["summary"]
