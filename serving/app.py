@@ -214,7 +214,15 @@ def _event_intake(
     holders: SnapshotHolder,
 ) -> EventIntake:
     """Return the intake of viewer events and items, which checks item ids against the current catalog."""
-    return EventIntake(spool, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of)
+    return EventIntake(
+        spool,
+        control,
+        tokens,
+        metrics,
+        clock,
+        has_item=lambda: holders.current.catalog.row_of,
+        catalog=lambda: holders.current.catalog,
+    )
 
 
 def _viewer_data(

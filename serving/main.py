@@ -6,6 +6,7 @@ import atexit
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import tempfile
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from features.commands.flags import with_settings
 from features.settings import PREFIX, Settings
-from recsys.domain.errors import Unavailable
+from recsys.domain.errors import Finding, SettingsError, Unavailable
+from serving.edge.callers import is_loopback
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -29,6 +31,9 @@ HEALTH_TIMEOUT_S = 60
 
 GC_FREEZE_EVERY_S = 1.0
 
+OTHER_FILES = 1000
+"""Files that a process may have open besides its connections."""
+
 
 @with_settings(*Settings.model_fields)
 def serve(settings: Settings) -> int:
@@ -38,9 +43,21 @@ def serve(settings: Settings) -> int:
 
     Exit codes: 0 stopped, 1 the address is in use or a component cannot be opened, 2 usage.
     """
+    refuse_unprotected(settings)
     with tempfile.TemporaryDirectory(prefix="mainstay-metrics-") as metrics_dir:
         _export_environment(settings, metrics_dir)
         return _serve(settings)
+
+
+def refuse_unprotected(settings: Settings) -> None:
+    """Raise SettingsError if other machines could reach the service, no token protects it, and this is not intended."""
+    if settings.admin_token or settings.insecure or is_loopback(settings.host):
+        return
+    fault = (
+        "other machines reach this address, and anyone could change items and policies: set MAINSTAY_ADMIN_TOKEN, "
+        "or add --insecure if something else protects the service"
+    )
+    raise SettingsError("refused to start", [Finding(f"--host {settings.host}", fault)])
 
 
 def application() -> FastAPI:
@@ -70,9 +87,13 @@ def with_gc_freeze(app: FastAPI) -> FastAPI:
 def _serve(settings: Settings) -> int:
     import uvicorn
 
+    from serving.edge.http_protocol import http_protocol
+
+    _allow_files(settings.connections)
     config = uvicorn.Config(
         "serving.main:application",
         factory=True,
+        http=http_protocol(settings.connections),
         host=settings.host,
         port=settings.port,
         workers=settings.processes,
@@ -112,6 +133,16 @@ def _bind(settings: Settings) -> socket.socket:
         raise Unavailable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     listener.set_inheritable(True)
     return listener
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the limit of open files, as far as the system allows it, so that connections do not exhaust it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard)
+        )
 
 
 def _export_environment(settings: Settings, metrics_dir: str) -> None:

@@ -12,14 +12,16 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from features.control.plane import ControlPlane
-from features.events.decode import TOKEN, accept, accept_json, encode
+from features.events.decode import MAX_BYTES, TOKEN, accept, accept_json, encode
 from features.events.formats.registry import FORMATS, unwrap_batch, with_sender_fields
 from features.events.schema import ViewerEvent, clock_skew_reason
 from features.events.spool.port import Spool
 from features.events.stream.port import Record
 from features.importers.catalog import parse_item
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, Level
 from recsys.domain.item import Item
+from recsys.domain.item_bounds import NewNames
 from recsys.messages import message
 from serving.prometheus import Metrics
 from serving.schemas.batch_result import MAX_BATCH, BatchResult, ItemResult, refusal
@@ -48,6 +50,7 @@ class EventIntake:
     """The entry point for events and items of clients.
 
     has_item  returns the item ids of the catalog; while it is empty, unknown items are not reported
+    catalog   returns the catalog, whose number of axes and labels is bounded
     """
 
     spool: Spool
@@ -56,6 +59,7 @@ class EventIntake:
     metrics: Metrics
     clock: Callable[[], float]
     has_item: Callable[[], Container[str]] = lambda: ()
+    catalog: Callable[[], Catalog] = Catalog.empty
 
     def events(self, body: bytes, event_format: str | None = None) -> Accepted:
         """Check a batch and put it into the spool. `event_format`: a key of FORMATS, None for CloudEvents.
@@ -99,10 +103,14 @@ class EventIntake:
         batch = _batch(body, "items")
         results: list[ItemResult] = []
         good: list[tuple[int, Item]] = []
+        names = NewNames(self.catalog())
         for index, raw in enumerate(batch):
             try:
-                good.append((index, parse_item(raw, f"items[{index}]")))
-                results.append(ItemResult(index, good[-1][1].id, "accepted"))
+                item = parse_item(raw, f"items[{index}]")
+                if full := names.add(item):
+                    raise ItemError("catalog full", [Finding(f"items[{index}].{full.where}", full.text)])
+                good.append((index, item))
+                results.append(ItemResult(index, item.id, "accepted"))
             except ItemError as error:
                 results.append(refusal(index, _id_of(raw), error))
         if good:
@@ -209,7 +217,7 @@ def _id_of(raw: object) -> object:
     """Return the `id` of a refused entry; None when it cannot be read."""
     if isinstance(raw, bytes):
         try:
-            raw = from_json(raw)
+            raw = from_json(raw) if len(raw) <= MAX_BYTES else None
         except ValueError:
             return None
     return raw.get("id") if isinstance(raw, dict) else None

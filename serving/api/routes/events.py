@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from serving.api.body import read_bytes
 from serving.api.dependencies import Intake
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.schemas.batch_result import BatchResult
 from serving.schemas.problems import documented, problem
 
@@ -45,7 +46,7 @@ BODY: dict[str, Any] = {
 }
 
 
-router = APIRouter(tags=["events"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["events"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.post(
