@@ -23,6 +23,9 @@ ENTRIES_MAX: Mapping[str, int] = {
 }  # fmt: skip
 """Maximum number of entries of each list or mapping of an item and of its rights windows."""
 
+REGIONS_MAX = 1000
+"""Maximum number of regions in all rights windows of an item."""
+
 TEXT_MAX: Mapping[str, int] = {
     "title": 1000, "summary": 20_000, "provider": 200, "topic": 200, "series": 200, "language": 100, "link": 4000,
     "image": 4000,
@@ -47,9 +50,14 @@ def exceeded_bounds(raw: object) -> Iterator[Finding]:
     yield from _exceeded(raw, "")
     windows = raw.get("rights")
     if isinstance(windows, list):
+        regions = 0
         for index, window in enumerate(windows[: ENTRIES_MAX["rights"]]):
             if isinstance(window, dict):
                 yield from _exceeded(window, f"rights.{index}.")
+                listed = window.get("regions")
+                regions += len(listed) if isinstance(listed, list) else 0
+        if regions > REGIONS_MAX:
+            yield Finding("rights", message("regions_too_many", regions=regions, maximum=REGIONS_MAX))
 
 
 def _exceeded(fields: Mapping[str, Any], path: str) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ TEXTS: Mapping[str, str] = {
     "service with MAINSTAY_ALLOWED_ORIGINS",
     "header_not_utf8": "is not UTF-8 text",
     "fields_too_many": "has {fields:count} fields; at most {maximum} are accepted",
+    "regions_too_many": "the windows list {regions:count} regions; at most {maximum:count} are accepted",
     "entry_name_too_long": "contains a name of {length:count} characters; at most {maximum} are accepted",
     "catalog_axes_full": "the axis {name:quoted} is new, and the catalog already has {maximum:count} axes, the maximum",
     "catalog_labels_full": "the label {name:quoted} is new, and the catalog already has {maximum:count} labels, the "

@@ -69,6 +69,13 @@ def test_names_and_unknown_fields_are_bounded() -> None:
         parse_item({**BASE, "rights": [{f"x{n}": n for n in range(20_000)}]}, "items[0]")
 
 
+def test_the_regions_of_all_windows_are_bounded() -> None:
+    windows = [{"regions": filled("regions", 500)}] * 2
+    parse_item({**BASE, "rights": windows}, "items[0]")
+    with pytest.raises(ItemError, match=r"items\[0\]\.rights: the windows list 1,001 regions; at most 1,000"):
+        parse_item({**BASE, "rights": [*windows, {"regions": ["cn"]}]}, "items[0]")
+
+
 ENTRIES = st.sampled_from([None, True, 7, "", "cn", {}, {"zzz": 1}, {"regions": [""] * 90}, [], "x" * 300])
 
 
