@@ -55,7 +55,7 @@ def exceeded_bounds(raw: object) -> Iterator[Finding]:
             if isinstance(window, dict):
                 yield from _exceeded(window, f"rights.{index}.")
                 listed = window.get("regions")
-                regions += len(listed) if isinstance(listed, list) else 0
+                regions += min(len(listed), ENTRIES_MAX["regions"]) if isinstance(listed, list) else 0
         if regions > REGIONS_MAX:
             yield Finding("rights", message("regions_too_many", regions=regions, maximum=REGIONS_MAX))
 

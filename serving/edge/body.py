@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import Request
@@ -64,20 +64,21 @@ def parse_json(raw: bytes) -> Any:
         raise NotJson(message("body_not_json"), [Finding("body", str(error))]) from error
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, headers: Mapping[bytes, bytes], limit: int) -> bytes:
     """Return the body, decompressed and without a byte order mark, with at most `limit` bytes.
+
+    headers  the headers of the request
 
     Raises TooLarge as soon as the limit is exceeded (before the first byte if the client states the size),
     UnsupportedMediaType for an unknown content coding, UnreadableBody for damaged gzip data, and ClientDisconnect.
     """
-    headers = request.headers
-    coding = headers.get("content-encoding", "identity").strip().lower()
+    coding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
     gunzip = _Gunzip() if coding in GZIP else None
     if gunzip is None and coding not in ("", "identity"):
         findings = [Finding("header.content-encoding", message("body_coding_unknown", coding=coding[:60]))]
         raise UnsupportedMediaType(message("body_not_decoded"), findings)
-    declared = headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise _too_large(limit)
     raw, size = bytearray(), 0
     async for chunk in request.stream():

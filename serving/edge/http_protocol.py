@@ -164,7 +164,7 @@ class _Connection(h11.Connection):
         self._limits, self._chunks, self._bytes = limits, 0, 0
 
     def next_event(self) -> Any:
-        event = super().next_event()
+        event: Any = super().next_event()
         kind = type(event)
         if kind is h11.Data:
             self._chunks, self._bytes = self._chunks + 1, self._bytes + len(event.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -42,21 +42,23 @@ class EdgeRoute(APIRoute):
         """Return the handler of FastAPI behind the checks of this route."""
         handle = super().get_route_handler()
         checks = [CHECKS[d.dependency] for d in self.dependencies if d.dependency in CHECKS]
-        is_protected = bool(checks) or not self.methods <= READS
-        has_body, is_parsed = bool(self.methods & WITH_BODY), self.body_field is not None
+        methods = self.methods or set()
+        is_protected = bool(checks) or not methods <= READS
+        has_body, is_parsed = bool(methods & WITH_BODY), self.body_field is not None
         content = (self.openapi_extra or {}).get("requestBody", {}).get("content", {JSON: None})
         types = [JSON, YAML] if YAML in content else [JSON]
         limit = LIMITS.get(self.path, DEFAULT_LIMIT)
 
         async def handle_checked(request: Request) -> Response:
+            headers = dict(request.scope["headers"])
             if is_protected:
-                _check_caller(request)
+                _check_caller(request, headers)
             for check in checks:
                 check(request)
             if has_body:
-                _check_content_type(request, types)
+                _check_content_type(headers, types)
                 try:
-                    raw = await read_body(request, limit)
+                    raw = await read_body(request, headers, limit)
                 except ClientDisconnect:
                     return Response(status_code=400)  # nobody receives it
                 request = ReadRequest(request, raw, parse_json(raw) if is_parsed and raw else None)
@@ -65,20 +67,21 @@ class EdgeRoute(APIRoute):
         return handle_checked
 
 
-def _check_caller(request: Request) -> None:
+def _check_caller(request: Request, headers: Mapping[bytes, bytes]) -> None:
     """Raise Forbidden if the service has no such name, or if a web page of another site sent the request."""
-    settings, headers = request.app.state.services.settings, request.headers
+    settings = request.app.state.services.settings
     names = Names(settings.host, settings.allowed_hosts, settings.allowed_origins)
-    if reason := refusal(headers.get("host", ""), headers.get("origin"), names):
+    origin = headers.get(b"origin")
+    host = headers.get(b"host", b"").decode("latin-1")
+    if reason := refusal(host, None if origin is None else origin.decode("latin-1"), names):
         raise Forbidden(reason)
 
 
-def _check_content_type(request: Request, types: list[str]) -> None:
+def _check_content_type(headers: Mapping[bytes, bytes], types: list[str]) -> None:
     """Raise UnsupportedMediaType if there is a body and its content type is none of these."""
-    headers = request.headers
-    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+    if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
         return
-    sent = headers.get("content-type", "")
+    sent = headers.get(b"content-type", b"").decode("latin-1")
     kind = kind_of(sent)
     if kind == "other" or (kind == "yaml" and YAML not in types):
         fault = message("body_needs_content_type", accepted=types, sent=sent[:200] or message("nothing"))

@@ -26,8 +26,8 @@ def read(chunks: list[bytes], limit: int, coding: str = "", complete: bool = Tru
     async def receive() -> dict[str, Any]:
         return messages.pop(0)
 
-    headers = [(b"content-encoding", coding.encode())] if coding else []
-    return asyncio.run(read_body(Request({"type": "http", "headers": headers}, receive), limit))
+    headers = {b"content-encoding": coding.encode()} if coding else {}
+    return asyncio.run(read_body(Request({"type": "http", "headers": list(headers.items())}, receive), headers, limit))
 
 
 def cut(raw: bytes, sizes: list[int]) -> list[bytes]:
