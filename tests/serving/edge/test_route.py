@@ -24,9 +24,9 @@ def writes(edge) -> list[tuple[str, str]]:
 
 
 def with_body(edge) -> list[tuple[str, str]]:
-    found = [(method, path) for method, path in writes(edge) if method != "DELETE"]
-    assert len(found) >= 14
-    return found
+    operations = [(method, path) for method, path in writes(edge) if method != "DELETE"]
+    assert len(operations) >= 14
+    return operations
 
 
 def limit_of(path: str) -> int:
