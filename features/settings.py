@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from features.redaction import SECRET_SETTINGS, redact, register_secrets
@@ -19,6 +20,8 @@ from recsys.domain.errors import Finding, SettingsError, schema_fault
 PREFIX = "MAINSTAY_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 """The environment variable that names the TOML file if there is no `--config`."""
+
+"""Settings whose values are not shown."""
 
 DEFAULT_CONFIG = Path("mainstay.toml")
 """The TOML file that is read if it exists and no file is named."""
@@ -58,6 +61,25 @@ class Settings(BaseSettings):
     changes: bool = Field(False, description="publish changes of items and policies on the topic <topic>.changes")
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
+    insecure: bool = Field(
+        False, description="serve an address that other machines reach although no admin token protects it"
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="names by which clients reach the API besides localhost and the address it listens on, separated "
+        "by commas; *.example.com allows subdomains, * any name",
+    )
+    allowed_origins: str = Field(
+        "",
+        description="origins of web pages that may send requests besides the API's own, separated by commas, such as "
+        "https://desk.example.com",
+    )
+    connections: int = Field(
+        1000,
+        ge=10,
+        le=100_000,
+        description="open connections per process; beyond that, those without a complete request are closed",
+    )
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
     secret: str = Field(
         "",
@@ -110,6 +132,17 @@ class Settings(BaseSettings):
         description="days without an event after which an item's counts, by then decayed to a millionth, are deleted",
     )
     viewer_ttl_days: int = Field(180, ge=1, description="days without an event after which a viewer's state is deleted")
+
+    @field_validator("admin_token")
+    @classmethod
+    def _check_token(cls, token: str) -> str:
+        """Raise ValueError for a token that no client can send."""
+        if not re.fullmatch(r"[!-~]*", token):
+            raise ValueError(
+                "contains a blank or a character outside ASCII, which browsers cannot send in the Authorization "
+                "header: use letters, digits and -._~+/="
+            )
+        return token
 
     @classmethod
     def settings_customise_sources(

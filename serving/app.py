@@ -250,7 +250,10 @@ def _event_intake(
 ) -> EventIntake:
     """Return the intake of viewer events and items, which checks item ids against the current catalog."""
     limits = SourceLimits(settings.viewers_per_source)
-    return EventIntake(spool, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of, limits)
+    return EventIntake(
+        spool, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of, limits,
+        lambda: holders.current.catalog,
+    )  # fmt: skip
 
 
 def _viewer_data(

@@ -7,6 +7,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -21,7 +22,8 @@ from features.commands.flags import with_settings
 from features.redaction import configure_logging, redact
 from features.settings import PREFIX, Settings
 from features.shutdown import SIGNALS, limit_shutdown
-from recsys.domain.errors import MainstayError, Unavailable
+from recsys.domain.errors import Finding, MainstayError, SettingsError, Unavailable
+from serving.edge.callers import is_loopback
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,6 +39,9 @@ HEALTH_TIMEOUT_S = 60
 
 GC_FREEZE_EVERY_S = 1.0
 
+OTHER_FILES = 1000
+"""Files that a process may have open besides its connections."""
+
 
 @with_settings(*Settings.model_fields)
 def serve(settings: Settings) -> int:
@@ -46,9 +51,21 @@ def serve(settings: Settings) -> int:
 
     Exit codes: 0 stopped, 1 the address is in use or a component cannot be opened, 2 usage.
     """
+    refuse_unprotected(settings)
     with tempfile.TemporaryDirectory(prefix="mainstay-metrics-") as metrics_dir:
         _export_environment(settings, metrics_dir)
         return _serve(settings)
+
+
+def refuse_unprotected(settings: Settings) -> None:
+    """Raise SettingsError if other machines could reach the service, no token protects it, and this is not intended."""
+    if settings.admin_token or settings.insecure or is_loopback(settings.host):
+        return
+    fault = (
+        "other machines reach this address, and anyone could change items and policies: set MAINSTAY_ADMIN_TOKEN, "
+        "or add --insecure if something else protects the service"
+    )
+    raise SettingsError("refused to start", [Finding(f"--host {settings.host}", fault)])
 
 
 def application() -> FastAPI:
@@ -84,11 +101,14 @@ def with_gc_freeze(app: FastAPI) -> FastAPI:
 def _serve(settings: Settings) -> int:
     import uvicorn
 
+    from serving.edge.http_protocol import http_protocol
     from serving.server_config import ServerConfig
 
+    _allow_files(settings.connections)
     config = ServerConfig(
         "serving.main:application",
         factory=True,
+        http=http_protocol(settings.connections),
         host=settings.host,
         port=settings.port,
         workers=settings.processes,
@@ -157,6 +177,16 @@ def _bind(settings: Settings) -> socket.socket:
         raise Unavailable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     listener.set_inheritable(True)
     return listener
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the limit of open files, as far as the system allows it, so that connections do not exhaust it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard)
+        )
 
 
 def _export_environment(settings: Settings, metrics_dir: str) -> None:

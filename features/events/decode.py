@@ -102,6 +102,8 @@ def accept(raw: object, now: float) -> ViewerEvent:
 
 def accept_json(raw: bytes, now: float) -> AcceptedEvent:
     """Read an event from a client as JSON text; also return its original id and attribution token."""
+    if len(raw) > MAX_BYTES:
+        raise EventError(f"the event has {len(raw):,} bytes; at most {MAX_BYTES:,} are accepted")
     try:
         sent = _decode_client_event(raw)
         if (event := _fast_event(sent, round(now, 6), {})) and has_plain_names(event, sent.id):

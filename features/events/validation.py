@@ -24,8 +24,11 @@ from features.events.schema import (
     ViewerEvent,
     mismatch,
 )
-from recsys.domain.errors import EventError, Finding, schema_fault
+from recsys.domain.errors import EventError, Finding, first_findings, schema_fault
 from recsys.domain.fields import RFC3339
+
+FINDINGS_MAX, UNKNOWN_MAX = 20, 10
+"""Maximum number of findings about an event, and of unknown fields among them."""
 
 
 class _Check(NamedTuple):
@@ -52,17 +55,9 @@ def validate(envelope: Mapping[str, Any], at: float, is_stored: bool = False) ->
 
     is_stored  read the attributes of stored events that clients cannot set
     """
-    findings = list(_faults_of(envelope, _ENVELOPE, ""))
     stored = {name: envelope[name] for name in _STORED if name in envelope} if is_stored else {}
-    findings += _faults_of(stored, _STORED, "")
     data = envelope.get("data", {})
-    if isinstance(data, dict):
-        for name in [name for name in data if name not in _DATA]:
-            fault = f"belongs in the envelope, as {_ATTRIBUTE[name]}" if name in _ATTRIBUTE else "unknown field"
-            findings.append(Finding(f"data.{name}", fault))
-        findings += _faults_of(data, _DATA, "data.")
-    else:
-        findings.append(Finding("data", "expected an object"))
+    findings = [*_faults_of(stored, _STORED, ""), *first_findings(_faults_in(envelope, data), FINDINGS_MAX)]
     client_at = None
     try:
         if (time := envelope.get("time")) is not None and (client_at := client_instant(time, "time")) is not None:
@@ -86,6 +81,21 @@ def validate(envelope: Mapping[str, Any], at: float, is_stored: bool = False) ->
         field, reason = conflict
         raise EventError("unreadable event", [Finding(f"data.{field}", reason)])
     return event
+
+
+def _faults_in(envelope: Mapping[str, Any], data: object) -> Iterator[Finding]:
+    """Yield a finding for each fault of an event, except those of its times."""
+    yield from _faults_of(envelope, _ENVELOPE, "")
+    if not isinstance(data, dict):
+        yield Finding("data", "expected an object")
+        return
+    unknown = [name for name in data if name not in _DATA]
+    for name in unknown[:UNKNOWN_MAX]:
+        fault = f"belongs in the envelope, as {_ATTRIBUTE[name]}" if name in _ATTRIBUTE else "unknown field"
+        yield Finding(f"data.{name}", fault)
+    if len(unknown) > UNKNOWN_MAX:
+        yield Finding("data", f"{len(unknown):,} unknown fields; the first {UNKNOWN_MAX} are listed")
+    yield from _faults_of(data, _DATA, "data.")
 
 
 def instant(text: object, field: str) -> float:
@@ -143,7 +153,9 @@ def _faults(value: object, check: _Check, field: str) -> Iterator[Finding]:
     """Yield a finding for each fault in a value; for a list, a finding for each invalid element."""
     if check.element and isinstance(value, list):
         elements = enumerate(value[:LIST_MAX])
-        if faults := [fault for n, item in elements for fault in _faults(item, check.element, f"{field}.{n}")]:
+        faults = (fault for n, item in elements for fault in _faults(item, check.element, f"{field}.{n}"))
+        if (first := next(faults, None)) is not None:
+            yield first
             yield from faults
             return
     try:

@@ -11,8 +11,10 @@ from urllib.request import urlopen
 from pydantic import ValidationError
 
 from features.user_files import utf8_lines
-from recsys.domain.errors import Finding, ItemError, Unavailable, schema_fault
+from recsys.domain.errors import FINDINGS_MAX, Finding, ItemError, Unavailable, first_findings, schema_fault
 from recsys.domain.item import Item
+from recsys.domain.item_bounds import exceeded_bounds
+from recsys.messages import message
 
 PAGE = 1000
 """Number of items requested per page of the API."""
@@ -57,9 +59,15 @@ def _object(line: str, where: str) -> object:
 
 def parse_item(raw: object, path: str) -> Item:
     """Return the item; raises ItemError with a finding for each invalid field, whose path starts with `path`."""
+    if exceeded := first_findings(exceeded_bounds(raw)):
+        findings = [Finding(".".join(filter(None, (path, finding.where))), finding.text) for finding in exceeded]
+        raise ItemError("item too large", findings)
     try:
         return Item.model_validate(raw, strict=False)
     except ValidationError as error:
+        if (problems := error.error_count()) > FINDINGS_MAX:  # listing them takes longer than finding them
+            finding = Finding(path, message("findings_too_many", problems=problems))
+            raise ItemError("invalid item", [finding]) from error
         findings = [
             Finding(".".join([path, *(str(part) for part in e["loc"])]), schema_fault(e))
             for e in error.errors(include_url=False)

@@ -19,11 +19,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from recsys.messages import ENGLISH, InvalidValue, Message, as_message, message
 
 Level = Literal["error", "warning", "hint"]
+
+FINDINGS_MAX = 100
+"""Maximum number of findings of an error. Listing more takes longer than finding them, and nobody reads them."""
 
 ID = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
 NAME = r"^[^\s\x00-\x1f\x7f-\x9f]*$"
@@ -151,11 +155,24 @@ class MainstayError(Exception):
     """
 
 
+def first_findings(findings: Iterable[Finding], maximum: int = FINDINGS_MAX) -> tuple[Finding, ...]:
+    """Return the first findings, and after `maximum` of them one that says that there are more.
+
+    >>> [finding.message for finding in first_findings((Finding("a", "wrong") for _ in range(5)), 2)]
+    ['wrong', 'wrong', 'there are more problems; the first 2 are listed']
+    """
+    remaining = iter(findings)
+    first = tuple(islice(remaining, maximum))
+    if next(remaining, None) is None:
+        return first
+    return (*first, Finding("", message("findings_more", listed=maximum)))
+
+
 class InvalidInput(MainstayError):
-    """An input that cannot be accepted; `findings` list all its problems, not only the first."""
+    """An input that cannot be accepted; `findings` list all its problems, not only the first, up to FINDINGS_MAX."""
 
     def __init__(self, text: Message | str, findings: Iterable[Finding] = ()) -> None:
-        self.findings = tuple(findings)
+        self.findings = first_findings(findings)
         super().__init__("; ".join(map(str, [text, *self.findings])))
         self.text = as_message(text)
 

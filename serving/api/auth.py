@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import hmac
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from recsys.messages import message
+from serving.edge.callers import is_loopback
 from serving.schemas.problems import Unauthorised
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _bearer = HTTPBearer(auto_error=False, description="The token of the editors (setting `admin_token`), if one is set.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
-def check_editor(request: Request, credentials: HTTPAuthorizationCredentials | None) -> None:
+def check_editor(request: Request) -> None:
     """Raise Unauthorised if a token is set and the request does not carry it."""
     token = request.app.state.services.settings.admin_token
-    sent_token = credentials.credentials if credentials else ""
-    if token and not hmac.compare_digest(sent_token.encode(), token.encode()):
+    if not token:
+        return
+    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+    is_sent = hmac.compare_digest(sent.strip().encode(), token.encode())  # the token is ASCII, see `Settings`
+    if scheme.lower() != "bearer" or not is_sent:
         raise Unauthorised(message("token_required"))
 
 
 async def _sends_token(request: Request, credentials: Credentials) -> bool:
     if credentials is None or not request.app.state.services.settings.admin_token:
         return False
-    check_editor(request, credentials)
+    check_editor(request)
     return True
 
 
-async def _require_editor(request: Request, credentials: Credentials) -> None:
-    check_editor(request, credentials)
-
-
-async def _require_editor_or_loopback(request: Request, credentials: Credentials) -> None:
+def _check_editor_or_loopback(request: Request) -> None:
     settings = request.app.state.services.settings
-    if not settings.admin_token and settings.host not in LOOPBACK:
+    if not settings.admin_token and not is_loopback(settings.host):
         raise Unauthorised(message("token_not_set"))
-    check_editor(request, credentials)
+    check_editor(request)
 
+
+async def _require_editor(request: Request, _: Credentials) -> None:
+    check_editor(request)
+
+
+async def _require_editor_or_loopback(request: Request, _: Credentials) -> None:
+    _check_editor_or_loopback(request)
+
+
+CHECKS: Mapping[Any, Callable[[Request], None]] = {
+    _require_editor: check_editor,
+    _require_editor_or_loopback: _check_editor_or_loopback,
+}
+"""Dependency of a route -> its check of the headers alone, which `EdgeRoute` calls before it reads a body."""
 
 EDITORS_ONLY = [Depends(_require_editor)]
 """Dependencies of a route for editors. If no token is set, the route is open to all clients."""

@@ -23,13 +23,13 @@ async def forbid_unknown_query(request: Request) -> None:
     unknown = [name for name in request.query_params if name not in names]
     if unknown:
         options = names or message("nothing")
-        findings = [
+        findings = (
             Finding(
                 f"query.{name}",
                 message("query_unknown", name=name, options=options, suggestion=did_you_mean(name, names, "")),
             )
             for name in unknown
-        ]
+        )
         raise InvalidInput(message("request_invalid"), findings)
 
 

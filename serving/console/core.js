@@ -67,6 +67,7 @@ export const listUrl = (path, query) => `${path}?${new URLSearchParams(Object.en
 export async function request(path, body, method = "POST", options = {}) {
   const headers = { Accept: "application/json" };
   const token = $("token").value;
+  if (/[^\x21-\x7e]/.test(token)) throw Object.assign(new Error(i18n.label("wrong_token")), { status: 401, findings: [] }); // no header can carry it
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), ...options });

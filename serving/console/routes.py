@@ -16,6 +16,7 @@ from recsys.domain.placement import Screen, Surface
 from recsys.messages import ENGLISH
 from serving.api.auth import EDITORS_ONLY
 from serving.api.dependencies import CorruptStates, Online
+from serving.edge.route import EdgeRoute
 from serving.schemas.problems import documented
 
 VIEWERS_MAX = 60
@@ -29,7 +30,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-router = APIRouter(prefix="/console", include_in_schema=False)
+router = APIRouter(prefix="/console", include_in_schema=False, route_class=EdgeRoute)
 
 
 @router.get("")

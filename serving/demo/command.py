@@ -10,7 +10,7 @@ from features.commands.flags import Switch, with_settings
 from features.settings import Settings
 
 
-@with_settings("home", "stream", "online", "control", "host", "port", "encoder")
+@with_settings("home", "stream", "online", "control", "host", "port", "insecure", "encoder")
 def demo(
     settings: Settings,
     *,

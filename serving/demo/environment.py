@@ -41,6 +41,16 @@ def prepare(settings: Settings) -> Settings:
     return settings.model_copy(update=changes | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
 
 
+def local_address(settings: Settings) -> str:
+    """Return the URL of the API on this machine.
+
+    >>> local_address(Settings(host="0.0.0.0", port=80)), local_address(Settings(host="::1", port=80))
+    ('http://127.0.0.1:80', 'http://[::1]:80')
+    """
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
 class DemoHome:
     """The state of earlier runs in a home directory, stored in a JSON file.
 

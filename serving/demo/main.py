@@ -32,6 +32,7 @@ from serving.demo.movielens import MovieLens
 from serving.demo.policies import newsroom_items, newsroom_names
 from serving.demo.processes import ProcessGroup, until
 from serving.demo.visit import Visits, ask, visit
+from serving.main import refuse_unprotected
 
 ANONYMOUS = 10  # number of simulated viewers without a history
 RETURNING = 30
@@ -50,6 +51,7 @@ def run_demo(settings: Settings, once: bool = False, training_config: str = "dem
     the report.
     """
     try:
+        refuse_unprotected(settings)
         settings = environment.prepare(settings)
     except (SettingsError, OSError) as error:
         print(f"mainstay demo: {error}", file=sys.stderr)
@@ -91,7 +93,7 @@ class Demo:
     ) -> None:
         self._settings, self._home, self._processes, self._console = settings, home, processes, console
         self._training_config, self._stays = training_config, stays
-        self._address = f"http://{settings.host}:{settings.port}"
+        self._address = environment.local_address(settings)
         self.seconds: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class Demo:
         shared = ["--home", s.home, "--stream", s.stream_url, "--online", s.online_url, "--topic", s.topic]
         fold = ["--event-log", s.event_log_dir, "--group", s.group]
         serve = ["--control", s.control_url, "--registry", s.registry_uri, "--host", s.host, "--port", str(s.port)]
-        serve += ["--encoder", s.encoder]
+        serve += ["--encoder", s.encoder, *(["--insecure"] if s.insecure else [])]
         self._processes.start("worker", "features.cli", ["worker", *shared, *fold])
         server = self._processes.start("serve", "features.cli", ["serve", *shared, *serve])
         token = {"authorization": f"Bearer {s.admin_token}"} if s.admin_token else {}

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from features.control.plane import ControlPlane
-from features.events.decode import TOKEN, accept, accept_json, encode
+from features.events.decode import MAX_BYTES, TOKEN, accept, accept_json, encode
 from features.events.formats.registry import FORMATS, unwrap_batch, with_sender_fields
 from features.events.schema import Trust, ViewerEvent, clock_skew_reason
 from features.events.spool.port import Spool
@@ -21,8 +21,10 @@ from features.events.stream.port import Record
 from features.importers.catalog import parse_item
 from features.json_text import find_unstorable, parse_json
 from features.state.votes import COUNTS
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, Level
 from recsys.domain.item import Item
+from recsys.domain.item_bounds import NewNames
 from recsys.messages import message
 from serving.pages.source_limits import SourceLimits
 from serving.prometheus import Metrics
@@ -67,6 +69,7 @@ class EventIntake:
 
     has_item  returns the item ids of the catalog; while it is empty, unknown items are not reported
     limits    the limits on viewers per source
+    catalog   returns the catalog, whose number of axes and labels is bounded
     """
 
     spool: Spool
@@ -76,6 +79,7 @@ class EventIntake:
     clock: Callable[[], float]
     has_item: Callable[[], Container[str]] = lambda: ()
     limits: SourceLimits = field(default_factory=lambda: SourceLimits(0))
+    catalog: Callable[[], Catalog] = Catalog.empty
 
     def events(self, body: bytes, event_format: str | None = None, sender: Sender = ANONYMOUS) -> Accepted:
         """Check a batch and put it into the spool. `event_format`: a key of FORMATS, None for CloudEvents.
@@ -120,11 +124,15 @@ class EventIntake:
         batch = _batch(body, "items")
         results: list[ItemResult] = []
         good: list[tuple[int, Item]] = []
+        names = NewNames(self.catalog())
         for index, raw in enumerate(batch):
             try:
                 _require_storable(raw, ItemError, f"items[{index}].")
-                good.append((index, parse_item(raw, f"items[{index}]")))
-                results.append(ItemResult(index, good[-1][1].id, "accepted"))
+                item = parse_item(raw, f"items[{index}]")
+                if full := names.add(item):
+                    raise ItemError("catalog full", [Finding(f"items[{index}].{full.where}", full.text)])
+                good.append((index, item))
+                results.append(ItemResult(index, item.id, "accepted"))
             except ItemError as error:
                 results.append(refusal(index, _id_of(raw), error))
         if good:
@@ -254,7 +262,7 @@ def _id_of(raw: object) -> object:
     """Return the `id` of a refused entry; None when it cannot be read."""
     if isinstance(raw, bytes):
         try:
-            raw = from_json(raw)
+            raw = from_json(raw) if len(raw) <= MAX_BYTES else None
         except ValueError:
             return None
     return raw.get("id") if isinstance(raw, dict) else None

@@ -10,10 +10,14 @@ from pydantic import Field
 
 from recsys.domain.errors import Finding, InvalidInput
 from recsys.domain.fields import printable
+from recsys.messages import message
 from serving.schemas.problems import FindingOut
 
 MAX_BATCH = 1000
 """Maximum number of events or items in a request."""
+
+FINDINGS_MAX = 1000
+"""Maximum number of findings of a response, beyond the first one of each entry."""
 
 Status = Literal["accepted", "quarantined", "refused"]
 
@@ -43,7 +47,8 @@ class BatchResult:
 
     @classmethod
     def of(cls, results: Sequence[ItemResult]) -> BatchResult:
-        """Return the results with the number of entries of each status."""
+        """Return the results with the number of entries of each status, without findings beyond FINDINGS_MAX."""
+        _limit_findings(results)
         refused = sum(result.status == "refused" for result in results)
         quarantined = sum(result.status == "quarantined" for result in results)
         return cls(len(results) - refused - quarantined, quarantined, refused, results)
@@ -52,6 +57,19 @@ class BatchResult:
     def findings(self) -> list[FindingOut]:
         """Return the findings of all entries."""
         return [finding for result in self.results for finding in result.findings]
+
+
+def _limit_findings(results: Sequence[ItemResult]) -> None:
+    """Shorten the findings of entries once the response has FINDINGS_MAX of them."""
+    room = FINDINGS_MAX
+    for result in results:
+        further = len(result.findings) - 1
+        if further > room:
+            listed = 1 + room
+            more = Finding(f"[{result.index}]", message("findings_more", listed=listed))
+            result.findings = [*result.findings[:listed], FindingOut.of(more)]
+            further = room
+        room -= max(further, 0)
 
 
 def refusal(index: int, item_id: object, error: InvalidInput, prefix: str = "") -> ItemResult:

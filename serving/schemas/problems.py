@@ -29,6 +29,7 @@ from recsys.domain.errors import (
     PageTokenError,
     PolicyError,
     Unavailable,
+    first_findings,
     schema_fault,
 )
 from recsys.domain.fields import printable
@@ -45,8 +46,20 @@ class NotJson(InvalidInput):
     """A body that is not JSON."""
 
 
+class UnreadableBody(InvalidInput):
+    """A body whose content coding is damaged."""
+
+
 class TooLarge(InvalidInput):
     """A request that exceeds a size limit."""
+
+
+class UnsupportedMediaType(InvalidInput):
+    """A body whose content type or content coding the route does not take."""
+
+
+class Forbidden(MainstayError):
+    """A request by a name that the service does not have, or from a web page of another site."""
 
 
 class Busy(MainstayError):
@@ -61,8 +74,11 @@ STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor class in this
     EventError: 422,
     ItemError: 422,
     PolicyError: 422,
+    UnreadableBody: 400,
     TooLarge: 413,
+    UnsupportedMediaType: 415,
     Unauthorised: 401,
+    Forbidden: 403,
     Busy: 429,
     NotFound: 404,
     Conflict: 409,
@@ -76,6 +92,7 @@ BODY_STATUSES = (400, 422)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+WHERE_MAX = 300  # characters of a path, which can contain an unknown name of any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +123,7 @@ class FindingOut:
     def of(cls, finding: Finding, control: str | None = None) -> FindingOut:
         """Return a finding as the API presents it."""
         return cls(
-            printable(finding.where),
+            printable(finding.where)[:WHERE_MAX],
             finding.code,
             _printable(finding.params),
             printable(finding.message),
@@ -197,6 +214,8 @@ def problem(
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if status == 415:
+        headers["Accept-Encoding"] = "gzip"
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
@@ -219,20 +238,8 @@ def _handle_mainstay_error(request: Request, error: Exception) -> JSONResponse:
 
 def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    if _has_wrong_content_type(request, error):
-        sent = request.headers.get("content-type", "none")
-        findings = [Finding("header.content-type", message("body_needs_content_type", sent=sent))]
-        text = message("body_not_read_as_json")
-        return problem(request, 422, "invalid-request", text, map(FindingOut.of, findings))
-    if any(fault["type"] == "json_invalid" for fault in error.errors()):
-        return problem(request, 400, "not-json", message("body_not_json"), map(_finding, error.errors()))
-    return problem(request, 422, "invalid-request", message("request_invalid"), map(_finding, error.errors()))
-
-
-def _has_wrong_content_type(request: Request, error: RequestValidationError) -> bool:
-    """Return whether FastAPI did not parse the body because its content type is not JSON."""
-    concerns_body = any(fault["loc"] == ("body",) for fault in error.errors())
-    return concerns_body and "json" not in request.headers.get("content-type", "")
+    findings = first_findings(map(_finding, error.errors()))
+    return problem(request, 422, "invalid-request", message("request_invalid"), map(FindingOut.of, findings))
 
 
 def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -247,12 +254,12 @@ def _handle_unexpected(request: Request, error: Exception) -> JSONResponse:
     return problem(request, 500, "internal", message("service_failed"))
 
 
-def _finding(error: dict[str, Any]) -> FindingOut:
+def _finding(error: dict[str, Any]) -> Finding:
     """Return a pydantic error as a finding, with its location as a path such as body.items[3].title."""
     path = ""
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return FindingOut.of(Finding(path.lstrip("."), schema_fault(error)))
+    return Finding(path.lstrip("."), schema_fault(error))
 
 
 def _printable(value: Any) -> Any:
@@ -279,9 +286,11 @@ def _example(status: int) -> dict[str, object]:
     name = {
         400: "page-token-error",
         401: "unauthorised",
+        403: "forbidden",
         404: "not-found",
         409: "conflict",
         413: "too-large",
+        415: "unsupported-media-type",
         429: "busy",
     }
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from features.cli import main
 from features.settings import DEFAULT_CONFIG, Settings, find_config
 from recsys.domain.errors import SettingsError
+from serving.main import refuse_unprotected
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +104,38 @@ def test_every_command_reports_a_bad_setting_in_one_line(
     assert error.count("\n") == 1
     assert "MAINSTAY_PORT 'abc'" in error
     assert "must be a whole number" in error
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "tv.example"])
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_an_address_that_others_reach_is_not_served_without_a_token(
+    command: str, host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--host", host, "--home", str(tmp_path / "home")]) == 2
+    error = capsys.readouterr().err
+    assert f"--host {host}: other machines reach this address" in error
+    assert "MAINSTAY_ADMIN_TOKEN" in error
+    assert "--insecure" in error
+    assert not (tmp_path / "home").exists(), "nothing was started"
+
+
+def test_such_an_address_is_served_with_a_token_or_if_it_is_meant_to_be_open() -> None:
+    for settings in ({"admin_token": "s3cret"}, {"insecure": True}):
+        refuse_unprotected(Settings.model_validate({"host": "0.0.0.0", **settings}))
+    for host in ("127.0.0.1", "localhost", "::1"):
+        refuse_unprotected(Settings(host=host))
+
+
+@pytest.mark.parametrize("token", ["口令", "two words", "tab\t", "naïve"])
+def test_a_token_that_no_client_can_send_is_refused_without_showing_it(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAINSTAY_ADMIN_TOKEN", token)
+    with pytest.raises(
+        SettingsError, match="MAINSTAY_ADMIN_TOKEN: contains a blank or a character outside ASCII"
+    ) as bad:
+        Settings.read()
+    assert token not in str(bad.value)
+    monkeypatch.delenv("MAINSTAY_ADMIN_TOKEN")
+    with pytest.raises(SettingsError, match="admin_token: contains"):
+        Settings.read(write(f"admin_token = {json.dumps(token)}"))

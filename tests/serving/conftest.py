@@ -27,6 +27,7 @@ from recsys.models.bundle import Bundle
 from recsys.models.probe import with_probe
 from recsys.models.ranker import Predictor, Ranker, tensors
 from serving.app import build
+from serving.edge.http_protocol import http_protocol
 from serving.services import Services
 
 PUBLISHED = datetime.now(UTC) - timedelta(days=2)
@@ -129,7 +130,8 @@ def running(home: Path, settings: dict[str, Any] | None = None, **dependencies: 
     }
     app = build(Settings.model_validate(values), **dependencies)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
+    http = http_protocol(app.state.services.settings.connections)
+    server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="critical", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     until(lambda: server.started)

@@ -27,6 +27,9 @@ SIZE_MAX = 1 << 20
 LEVELS_MAX = 60
 """Maximum nesting of lists and mappings. Readers recurse once per level."""
 
+FAULTS_MAX = 1000
+"""Maximum number of faults of a document that are listed one by one."""
+
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
 _COMMA = re.compile(r"\d+,\d+")
 _INVALID = re.compile(r"[\x00\ud800-\udfff]")
@@ -240,6 +243,8 @@ def not_text(value: object) -> Message:
 
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
     """Return the findings of a schema, each with the path of its field (`controls[2].at_least`)."""
+    if (problems := error.error_count()) > FAULTS_MAX:
+        return (Finding("", message("findings_too_many", problems=problems)),)
     faults = error.errors(include_url=False)
     findings = [
         (f["loc"], Finding(_path(f["loc"][:-1] if _is_split(f) else f["loc"], f["type"]), _message(f))) for f in faults

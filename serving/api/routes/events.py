@@ -13,6 +13,7 @@ from serving.api.auth import SendsToken
 from serving.api.body import read_bytes
 from serving.api.dependencies import Intake
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.pages.event_intake import Sender
 from serving.pages.source_limits import source_of
 from serving.schemas.batch_result import BatchResult
@@ -48,7 +49,7 @@ BODY: dict[str, Any] = {
 }
 
 
-router = APIRouter(tags=["events"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["events"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.post(

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Path, Request, Response
 from serving.api.auth import Credentials, check_editor
 from serving.api.dependencies import Pages
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.schemas.problems import documented
 from serving.schemas.resources import PageAnswer, PageRequest
 
-router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.post(
@@ -33,10 +34,10 @@ def recommend(
     placement_id: Annotated[str, Path(examples=["cn.zj.hz-tv-home"])],
     body: PageRequest,
     pages: Pages,
-    credentials: Credentials,
+    _: Credentials,
 ) -> Response:
     """Return a page. The route is synchronous, so that the computation runs in a worker thread."""
     if body.preview or not body.guided:
-        check_editor(request, credentials)
+        check_editor(request)
     page = pages.recommend(placement_id, body)
     return Response(page.model_dump_json(), media_type="application/json")  # a Response is not validated again

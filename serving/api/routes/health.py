@@ -6,11 +6,12 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from serving.api.dependencies import AllServices
+from serving.edge.route import EdgeRoute
 from serving.health_report import health_report
 from serving.schemas.problems import documented
 from serving.schemas.resources import Health
 
-router = APIRouter(prefix="/health", tags=["operations"])
+router = APIRouter(prefix="/health", tags=["operations"], route_class=EdgeRoute)
 
 
 @router.get("/live", summary="Check that the process is running")

@@ -14,6 +14,8 @@ from serving.api.dependencies import Control, Intake, Paging
 from serving.api.pagination import PageQuery
 from serving.api.routes.events import batch_response
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.header_text import HeaderText
+from serving.edge.route import EdgeRoute
 from serving.schemas.batch_result import BatchResult
 from serving.schemas.lists import ItemList
 from serving.schemas.problems import documented
@@ -46,11 +48,12 @@ BODY: dict[str, Any] = {
     }
 }
 Actor = Annotated[
-    str, Header(alias="X-Author", description="Author of the change, for the audit trail.", max_length=200)
+    HeaderText,
+    Header(alias="X-Author", description="Author of the change in UTF-8, for the audit trail.", max_length=200),
 ]
 
 
-router = APIRouter(tags=["catalog"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["catalog"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.post(
@@ -59,7 +62,9 @@ router = APIRouter(tags=["catalog"], dependencies=STRICT_QUERY)
     description=(
         "Each item replaces the stored item with the same id completely. The response contains one result for each "
         "item, in order. Valid items are stored even if other items of the batch are invalid; if all are invalid, the "
-        "status is 422. Changes are in effect in every serving process within a second."
+        "status is 422. Changes are in effect in every serving process within a second.\n\n"
+        "An item has at most 100 labels, 100 axes and 50 languages; a title has at most 1,000 characters and a summary "
+        "20,000. A catalog has at most 1,000 different axes and 20,000 different labels."
     ),
     response_model=BatchResult,
     responses=documented(400, 401, 413, 422, 503),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from recsys.utility import DEFAULT_WEIGHTS
 from serving.api.dependencies import Snapshots
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.schemas.resources import rfc3339
 
 
@@ -25,7 +26,7 @@ class ModelAnswer(BaseModel):
     )
 
 
-router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.get("/v1/model", summary="Get the model in service and its action weights")

@@ -18,6 +18,8 @@ from serving.api.dependencies import Control, Paging, Policies
 from serving.api.disconnect import run_while_connected
 from serving.api.pagination import PageQuery
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.media_types import kind_of
+from serving.edge.route import EdgeRoute
 from serving.schemas.lists import AuditList, AuditQuery, OutletList, VersionList
 from serving.schemas.problems import documented
 from serving.schemas.resources import (
@@ -69,7 +71,7 @@ class YamlQuery(RequestModel):
     )
 
 
-router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.get("/v1/outlets", summary="List all outlets, parents before children", responses=documented(400, 422))
@@ -220,13 +222,13 @@ def audit(control: Control, paging: Paging, query: Annotated[AuditQuery, Query()
 
 
 def _is_yaml(request: Request) -> bool:
-    return "yaml" in request.headers.get("content-type", "")
+    return kind_of(request.headers.get("content-type", "")) == "yaml"
 
 
 def _forbid_query(request: Request) -> None:
     """Raise InvalidInput if there are query parameters in addition to a JSON body, which contains these fields."""
     if request.query_params:
-        findings = [Finding(f"query.{name}", message("query_beside_json", name=name)) for name in request.query_params]
+        findings = (Finding(f"query.{name}", message("query_beside_json", name=name)) for name in request.query_params)
         raise InvalidInput(message("request_invalid"), findings)
 
 

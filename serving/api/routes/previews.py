@@ -15,6 +15,7 @@ from serving.api.auth import EDITORS_ONLY
 from serving.api.dependencies import Policies, PolicyPreviews
 from serving.api.routes.policies import OutletCode
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.editorial.preview.service import Preview
 from serving.schemas.previews import PreviewLine, PreviewRequest
 from serving.schemas.problems import documented
@@ -24,7 +25,7 @@ log = logging.getLogger("mainstay.serving")
 MEDIA_TYPE = "application/x-ndjson"
 
 
-router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.post(

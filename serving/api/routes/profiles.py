@@ -11,6 +11,7 @@ from recsys.guidance.policy.profiles import Duty, Profile
 from serving.api.dependencies import Paging, Profiles
 from serving.api.pagination import ListAnswer, PageQuery
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.schemas.problems import documented
 
 
@@ -37,7 +38,7 @@ class ProfileList(ListAnswer):
     profiles: list[ProfileOut]
 
 
-router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.get("/v1/profiles", summary="List the built-in profiles for public rules", responses=documented(400, 422))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-router = APIRouter(include_in_schema=False)
+from serving.edge.route import EdgeRoute
+
+router = APIRouter(include_in_schema=False, route_class=EdgeRoute)
 
 
 @router.get("/")

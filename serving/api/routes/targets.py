@@ -10,6 +10,7 @@ from recsys.domain.fields import Code, Id
 from serving.api.auth import EDITORS_ONLY
 from serving.api.dependencies import Paging, Targets
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.schemas.lists import TargetList, TargetsQuery
 from serving.schemas.problems import documented
 from serving.schemas.resources import DraftAnswer
@@ -20,7 +21,7 @@ TargetId = Annotated[Id, Path(examples=["harvest"])]
 ERRORS = documented(401, 404, 422, 503)
 
 
-router = APIRouter(tags=["targets"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["targets"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.get(

@@ -9,10 +9,13 @@ from recsys.domain.fields import normalize
 from serving.api.auth import EDITORS_OR_LOOPBACK
 from serving.api.dependencies import Viewers
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.schemas.problems import documented
 from serving.viewer_data import ErasureResult
 
-router = APIRouter(prefix="/v1/viewers", tags=["viewers"], dependencies=[*EDITORS_OR_LOOPBACK, *STRICT_QUERY])
+router = APIRouter(
+    prefix="/v1/viewers", tags=["viewers"], dependencies=[*EDITORS_OR_LOOPBACK, *STRICT_QUERY], route_class=EdgeRoute
+)
 
 
 @router.get(

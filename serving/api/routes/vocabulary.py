@@ -16,6 +16,7 @@ from recsys.domain.types import Bool
 from serving.api.dependencies import Paging, Snapshots
 from serving.api.pagination import ListAnswer, PageQuery
 from serving.api.strict_query import STRICT_QUERY
+from serving.edge.route import EdgeRoute
 from serving.schemas.problems import documented
 
 TermField = Literal["label", "axis", "outlet", "region", "kind", "topic", "provider", "series"]
@@ -44,7 +45,7 @@ class VocabularyAnswer(ListAnswer):
     terms: list[Term]
 
 
-router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY, route_class=EdgeRoute)
 
 
 @router.get(

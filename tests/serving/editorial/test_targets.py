@@ -147,7 +147,7 @@ def test_invalid_amount_is_refused(service, amount) -> None:
         body = f'{{"author": "x", "amount": {amount}{fields}}}'
         headers = {"content-type": "application/json"}
         answer = service.http.post(f"/v1/targets/cn/harvest/{action}", content=body, headers=headers)
-        assert answer.status_code == 422, answer.text
+        assert answer.status_code == (400 if amount == "Infinity" else 422), answer.text  # JSON has no Infinity
 
 
 @pytest.mark.parametrize(

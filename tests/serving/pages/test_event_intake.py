@@ -297,7 +297,7 @@ def test_batch_results_match_their_schema(shared) -> None:
 def test_event_that_is_not_utf8_does_not_affect_others(shared, unique) -> None:
     good = json.dumps(event(f"{unique}-0")).encode()
     batch = b"[" + good + b', {"id": "\xff"}, ' + good.replace(b"-0", b"-1") + b"]"
-    answer = shared.http.post("/v1/events", content=batch)
+    answer = shared.http.post("/v1/events", content=batch, headers={"content-type": "application/json"})
     assert [result["status"] for result in answer.json()["results"]] == ["accepted", "refused", "accepted"]
     assert "not JSON" in answer.json()["results"][1]["findings"][0]["message"]
 
