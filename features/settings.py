@@ -21,8 +21,6 @@ PREFIX = "MAINSTAY_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 """The environment variable that names the TOML file if there is no `--config`."""
 
-"""Settings whose values are not shown."""
-
 DEFAULT_CONFIG = Path("mainstay.toml")
 """The TOML file that is read if it exists and no file is named."""
 

@@ -10,10 +10,10 @@ from urllib.request import urlopen
 
 from pydantic import ValidationError
 
+from features.importers.item_bounds import exceeded_bounds
 from features.user_files import utf8_lines
 from recsys.domain.errors import FINDINGS_MAX, Finding, ItemError, Unavailable, first_findings, schema_fault
 from recsys.domain.item import Item
-from recsys.domain.item_bounds import exceeded_bounds
 from recsys.messages import message
 
 PAGE = 1000

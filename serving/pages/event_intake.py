@@ -19,12 +19,12 @@ from features.events.schema import Trust, ViewerEvent, clock_skew_reason
 from features.events.spool.port import Spool
 from features.events.stream.port import Record
 from features.importers.catalog import parse_item
+from features.importers.item_bounds import NewNames
 from features.json_text import find_unstorable, parse_json
 from features.state.votes import COUNTS
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, Level
 from recsys.domain.item import Item
-from recsys.domain.item_bounds import NewNames
 from recsys.messages import message
 from serving.pages.source_limits import SourceLimits
 from serving.prometheus import Metrics

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.importers.catalog import parse_item
+from features.importers.item_bounds import AXES_MAX, ENTRIES_MAX, LABELS_MAX, NAME_MAX, TEXT_MAX, NewNames
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import FINDINGS_MAX, Finding, ItemError
 from recsys.domain.item import Item
-from recsys.domain.item_bounds import AXES_MAX, ENTRIES_MAX, LABELS_MAX, NAME_MAX, TEXT_MAX, NewNames
 
 BASE = {"id": "a", "title": {"en": "A"}, "outlet": "cn", "published_at": "2026-10-01T08:00:00Z"}
 
