@@ -158,9 +158,11 @@ def test_concurrent_compare_and_set_loses_no_update(url: str, unique: str) -> No
 
 def test_expired_keys_are_missing_in_gets_and_scans(store: OnlineStore, unique: str) -> None:
     short, long, rewritten = (f"{unique}:{name}" for name in ("short", "long", "again"))
+    began = time.monotonic()
     store.put({short: b"s", rewritten: b"s"}, ttl_s=0.25)
     store.put({long: b"l"}, ttl_s=1000)
-    assert store.get([short]) == [b"s"]
+    values = store.get([short])
+    assert values == [b"s"] or time.monotonic() - began > 0.25  # on a busy machine it may have expired already
     store.put({rewritten: b"kept"})  # a put without ttl never expires
     time.sleep(0.35)
     assert store.get([short, long, rewritten]) == [None, b"l", b"kept"]

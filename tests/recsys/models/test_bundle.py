@@ -261,9 +261,9 @@ def _with_shuffled_weights(b: Bundle) -> Bundle:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda b: replace(b, feature_names=("a", "c", "b")), "another order"),
+        (lambda b: replace(b, feature_names=("a", "c", "b")), "a different order"),
         (lambda b: replace(b, feature_names=("a", "e", "d")), "features that this engine lacks: d, e"),
-        (lambda b: _with_two_features(b, ("b", "c")), "another order"),
+        (lambda b: _with_two_features(b, ("b", "c")), "a different order"),
         (lambda b: replace(b, probe_p=b.probe_p + np.float32(0.01)), "probe"),
         (lambda b: replace(b, actions=("play", "like", "complete", "dislike")), "predicts"),
         (lambda b: replace(b, network={"head.weight": b.network["head.weight"]}), "not a ranker"),
