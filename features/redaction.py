@@ -19,7 +19,7 @@ SECRET_SETTINGS = ("secret", "admin_token", "audit_key")
 MIN_LENGTH = 4
 """Shorter secrets are removed from URLs only: elsewhere they would also match parts of words."""
 
-_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/@:?#'\"]*):\S*@", re.IGNORECASE)
+_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/@:?#'\"]*):[^ \t\r\n]*@", re.IGNORECASE)
 _PARAMETER = re.compile(
     r"([?&](?:password|passwd|pwd|secret|token|api_key|access_key|sslpassword)=)[^&\s'\"]*", re.IGNORECASE
 )

@@ -24,6 +24,7 @@ from recsys.domain.types import ACTIONS
 from recsys.domain.viewer import ViewerState
 from recsys.guidance.policy.policy import Policy, parse_policy
 from recsys.models.bundle import Bundle
+from recsys.models.probe import with_probe
 from recsys.models.ranker import Predictor, Ranker, tensors
 from serving.demo.movielens import MovieLens
 from serving.demo.policies import newsroom_items
@@ -81,7 +82,7 @@ def _bundle(catalog: Catalog, pairs: np.ndarray, seed: int) -> Bundle:
     torch.manual_seed(seed)
     network = tensors(Ranker(len(FEATURES), len(ACTIONS)))
     probe = np.random.default_rng(seed).normal(size=(4, len(FEATURES))).astype(np.float32)
-    return Bundle(
+    bundle = Bundle(
         version="bench",
         created_at=ANCHOR,
         item_ids=tuple(catalog.ids[row] for row in rows),
@@ -94,3 +95,4 @@ def _bundle(catalog: Catalog, pairs: np.ndarray, seed: int) -> Bundle:
         probe_p=Predictor.load(network).p(probe),
         metrics={},
     )
+    return with_probe(bundle)

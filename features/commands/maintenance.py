@@ -37,7 +37,7 @@ def rebuild(
 
 @with_settings(*WORKER, "control")
 def verify(settings: Settings) -> int:
-    """Compare the online store with the event log, and check all stored data for damage.
+    """Compare the online store with the event log, and find damaged data.
 
     Damaged files are named with what to do: Parquet files of the event log, and the SQLite files of stream, online
     store and control plane. A worker that runs meanwhile causes differences of its own.

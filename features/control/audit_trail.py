@@ -63,7 +63,7 @@ class AuditSigner:
 
     def is_genuine(self, seal: Seal) -> bool:
         """Return whether a seal was signed with this key."""
-        return hmac.compare_digest(seal.signature.encode(), self.seal(seal.seq, seal.hash).signature.encode())
+        return hmac.compare_digest(_raw(seal.signature), _raw(self.seal(seal.seq, seal.hash).signature))
 
     def _sign(self, *fields: object) -> str:
         text = json.dumps(fields, ensure_ascii=True, default=repr)  # repr: SQLite columns can hold any type
@@ -165,6 +165,11 @@ def verify(
     return last, _end_fault(connection, last, signer, checkpoint)
 
 
+def _raw(text: str) -> bytes:
+    """Return the bytes of a text of the database, which need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _entry_fault(
     row: Mapping[str, Any], last: int, previous: str, signer: AuditSigner, checkpoint: Seal | None
 ) -> AuditFault | None:
@@ -172,7 +177,7 @@ def _entry_fault(
     seq = row["seq"]
     if seq != last + 1:
         return AuditFault(min(seq, last + 1), "is missing" if seq > last else "was not written by this service")
-    if not isinstance(row["hash"], str) or not hmac.compare_digest(row["hash"].encode(), signer.entry(row).encode()):
+    if not isinstance(row["hash"], str) or not hmac.compare_digest(_raw(row["hash"]), _raw(signer.entry(row))):
         return AuditFault(seq, "was altered or inserted, or signed with another key")
     if row["previous"] != previous:
         return AuditFault(seq, "does not follow the entry before it")

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Connection, create_engine, delete, insert, text, update
 
 from features.control import audit_trail, tables
 from features.control.audit_checkpoint import AuditCheckpoint, read_checkpoint
 from features.control.audit_trail import AuditSigner, Seal
-from features.control.connect import connect, open_control
+from features.control.connect import MIGRATIONS, connect, open_control
 from recsys.domain.errors import Conflict, InvalidInput
 from tests.conftest import scaled
 
@@ -207,6 +209,11 @@ def test_a_host_with_another_key_writes_nothing(control_url: str, trail: Connect
 
 def test_a_trail_without_signatures_is_signed_by_the_migration(control_url: str, trail: Connection) -> None:
     store(trail, signed_again(rows_of(trail), 0, None))
+    trail.commit()
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = trail
+    command.downgrade(config, "0003")
     trail.execute(text("DROP TABLE audit_seal"))
     trail.execute(text("UPDATE alembic_version SET version_num = '0002'"))
     trail.commit()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from features.cli import main
-from features.control.connect import open_control
+from features.control.connect import open_control, open_control_of
 from features.events.dead_letters import read_dead_letters
 from features.events.stream.sqlite import SqliteStream
 from features.history.event_log import EventLog
@@ -32,6 +32,7 @@ TABLES = {
     "online.db": ("state",),
     "control.db": ("items", "outlets", "revision", "audit", "alembic_version"),
 }
+KEY = b"key of the audit trail"
 FLAGS = ("--viewer-ttl-days", "100000")
 
 
@@ -54,7 +55,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with closing(SqliteStream(f"{home}/stream.db", 2)) as stream:
         published(stream, happened(random.Random(9), 100), "viewer-events")
     assert main(["worker", "--home", str(home), "--until-idle", "0", *FLAGS]) == 0
-    with closing(open_control(f"sqlite:///{home}/control.db")) as control:
+    with closing(open_control_of(Settings.read(home=str(home)))) as control:
         control.upsert_items([item(number) for number in range(20)], "editor")
         control.put_outlet("cn", {"en": "China"}, "editor")
     return home
@@ -87,7 +88,7 @@ def test_verify_names_a_damaged_file_and_what_to_do(home: Path, kind: str, capsy
     opening: dict[str, Callable[[], object]] = {
         "stream": lambda: SqliteStream(str(path)),
         "online store": lambda: SqliteStore(str(path)),
-        "control plane": lambda: open_control(f"sqlite:///{path}"),
+        "control plane": lambda: open_control(f"sqlite:///{path}", KEY),
     }
     with pytest.raises(Unavailable) as error:
         opening[kind]()
@@ -196,7 +197,7 @@ def test_a_damaged_row_of_the_control_plane_hides_no_other_row(home: Path) -> No
         database.execute("UPDATE items SET body = replace(body, '\"', '?') WHERE id = 'i4'")
         database.execute("UPDATE outlets SET name = '[' WHERE code = 'cn'")
         database.commit()
-    with closing(open_control(f"sqlite:///{path}")) as control:
+    with closing(open_control_of(Settings.read(home=str(home)))) as control:
         for limit in (1, 3, 1000):
             read, since = list[str](), 0
             while page := control.items_since(since, limit):

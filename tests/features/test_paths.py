@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import URL, make_url
 
-from features.control.connect import open_control
+from features.control.connect import open_control, open_control_of
 from features.embeddings.connect import encoder_lock_path
 from features.events.schema import ViewerEvent
 from features.events.stream.connect import open_stream
@@ -38,7 +38,11 @@ def test_the_url_of_a_path_is_that_of_sqlalchemy_and_names_the_same_file(path: s
 
 @pytest.mark.parametrize("url", ["sqlite:///a?b/stream.db", "sqlite:///stream.db?mode=ro"])
 def test_a_url_that_could_name_another_file_is_rejected(url: str) -> None:
-    for refused in (lambda: open_stream(url, partitions=1), lambda: open_online(url), lambda: open_control(url)):
+    for refused in (
+        lambda: open_stream(url, partitions=1),
+        lambda: open_online(url),
+        lambda: open_control(url, b"key"),
+    ):
         with pytest.raises(InvalidInput, match="write %3F for a"):
             refused()
     with pytest.raises(InvalidInput, match="write %3F for a"):
@@ -70,7 +74,7 @@ def use_stores(settings: Settings, name: str, first: bool) -> None:
         stream = stores.enter_context(closing(open_stream(settings.stream_url, partitions=1)))
         online = stores.enter_context(closing(open_online(settings.online_url)))
         vectors = stores.enter_context(closing(open_online(settings.vectors_url)))
-        control = stores.enter_context(closing(open_control(settings.control_url, lambda: AT)))
+        control = stores.enter_context(closing(open_control_of(settings, lambda: AT)))
         if first:
             stream.publish("t", [Record("v", name.encode())])
             online.put({"k": name.encode()}, 60)

@@ -16,6 +16,7 @@ from recsys.domain.types import ACTIONS
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.models.bundle import Bundle
+from recsys.models.probe import with_probe
 from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.served_model import ServedModel
 from recsys.page import Page
@@ -91,7 +92,7 @@ def model(catalog: Catalog) -> ServedModel:
         probe_p=Predictor.load(network).p(probe),
         metrics={},
     )
-    return ServedModel.load(bundle, FEATURES)
+    return ServedModel.load(with_probe(bundle), FEATURES)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from recsys.domain.types import ACTIONS
 from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.models.bundle import Bundle
+from recsys.models.probe import with_probe
 from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.retriever import Retriever
 from recsys.models.served_model import ServedModel
@@ -203,7 +204,7 @@ def untrained_model(retriever: Retriever) -> ServedModel:
         probe_p=Predictor(network).p(probe),
         metrics={},
     )
-    return ServedModel.load(bundle, FEATURES)
+    return ServedModel.load(with_probe(bundle), FEATURES)
 
 
 def serve_page(

@@ -103,10 +103,12 @@ def test_the_wire_form_is_a_cloudevent(event: ViewerEvent) -> None:
     assert not {"id", "kind", "viewer_id", "at", "client_at"} & wire["data"].keys()
 
 
-@given(events(), st.sampled_from([*get_args(Trust), "other", None, 7]))
+@given(events(), st.sampled_from([*get_args(Trust), "other", 7]))
 def test_clients_cannot_set_how_far_they_are_trusted(event: ViewerEvent, trust: object) -> None:
     wire = json.loads(encode(replace(event, context={}, client_at=None, trust="trusted")))
-    plain = accept_json(json.dumps(wire).encode(), NOW).event if event.kind != "survey" else None
+    plain = None
+    with suppress(EventError):  # a survey, or an event with a name that clients cannot send
+        plain = accept_json(json.dumps(wire).encode(), NOW).event
     if plain is not None:
         assert accept_json(json.dumps(wire | {"trust": trust}).encode(), NOW).event == plain
         assert accept(wire | {"trust": trust}, NOW) == plain

@@ -151,7 +151,7 @@ def test_lint_names_the_control_and_an_excessive_weight(shared) -> None:
 
 def test_only_findings_of_level_error_prevent_saving(shared) -> None:
     """Draft rejects a policy with an error and saves a policy with only warnings and hints."""
-    odd = "outlet: cn.zj\nweights: {nobility: 0.1}\ncontrols:\n  - {id: a, action: block, where: {label: nothing}}\n"
+    odd = "outlet: cn.zj\nweights: {qqqqqqqq: 0.1}\ncontrols:\n  - {id: a, action: block, where: {label: nothing}}\n"
     for text, levels in (("outlet: cn.zj\ncontrols: [\n", {"error"}), (odd, {"warning", "hint"})):
         findings = post(shared, "lint", {"text": text}, status=200)["findings"]
         assert {finding["level"] for finding in findings} == levels, findings
