@@ -29,6 +29,7 @@ from features.state.codec import (
     encode_state,
     encode_viewer,
     item_key,
+    unframe,
     viewer_key,
 )
 from features.state.exposure_counts import (
@@ -130,7 +131,7 @@ def replayed(stream: MemoryStream, ttl_s: float = FOREVER) -> dict[str, bytes]:
 
 
 def _reader(kind: Any) -> Callable[[bytes], Any]:
-    return lambda raw: msgspec.msgpack.decode(raw[1:], type=kind)
+    return lambda raw: msgspec.msgpack.decode(unframe(raw)[1], type=kind)
 
 
 def happened(chance: random.Random, number: int, at: float) -> ViewerEvent:

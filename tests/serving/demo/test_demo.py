@@ -19,11 +19,10 @@ base = "demo"
 refit = false
 
 [examples]
-max_moments = 700
-negatives = 20
+max_moments = 1500
 
 [network]
-epochs = 6
+epochs = 15
 
 [evaluation]
 rounds = 200

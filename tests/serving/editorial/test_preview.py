@@ -169,6 +169,7 @@ def test_workers_give_the_same_figures_as_the_serving_process(in_process, bundle
     assert preview(in_process, text=LIGHT)[-1]["report"] == expected
 
 
+@pytest.mark.filterwarnings("ignore:A worker stopped while some jobs")  # loky starts another one
 def test_idle_workers_exit(monkeypatch: pytest.MonkeyPatch, until) -> None:
     monkeypatch.setattr(payload, "init_worker", None)
     preview_pool = PreviewPool(1, idle_s=2.0)
