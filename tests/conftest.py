@@ -26,7 +26,7 @@ from benchmarks.servers import Server, broker, free_port, running, valkey
 NIGHTLY = os.environ.get("NIGHTLY_TESTS") == "1"
 """Set NIGHTLY_TESTS=1 to run all random tests at their full size."""
 
-settings.register_profile("house", deadline=None, max_examples=30)  # no deadline: tests must not fail on a busy machine
+settings.register_profile("house", deadline=None, max_examples=20)  # no deadline: tests must not fail on a busy machine
 settings.register_profile("nightly", deadline=None, max_examples=1_000)
 settings.load_profile("nightly" if NIGHTLY else "house")
 

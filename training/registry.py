@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -15,7 +16,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.sqlite import create_private_file, mlflow_uri, sqlite_path
+from features.sqlite import create_private_file, mlflow_uri, sqlite_path, sqlite_url
 from recsys.domain.errors import Unavailable
 from recsys.models.bundle import Bundle, pack, unpack
 from recsys.models.served_model import ServedModel
@@ -39,8 +40,9 @@ class Registry:
         self._local = uri.startswith("sqlite:")
         if self._local:
             Path(sqlite_path(uri)).parent.mkdir(parents=True, exist_ok=True)
-            create_private_file(sqlite_path(uri))
         with _mlflow_calls(uri):
+            if self._local:
+                _create_database(Path(sqlite_path(uri)))
             self._client = MlflowClient(mlflow_uri(uri), mlflow_uri(uri))
             self._experiment = self._open_experiment()
 
@@ -79,6 +81,22 @@ class Registry:
             return str(experiment.experiment_id)
         location = self._artifacts.resolve().as_uri() if self._local else None
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _create_database(path: Path) -> None:
+    """Create a database with all its tables under another name first, and restrict it to its owner.
+
+    Serving waits for this file; if it opened a file without all its tables, two processes would migrate it at once.
+    """
+    if not path.exists():
+        with tempfile.TemporaryDirectory(prefix=".registry-", dir=path.parent) as directory:
+            draft = Path(directory, path.name)
+            create_private_file(draft)
+            uri = mlflow_uri(sqlite_url(str(draft)))
+            MlflowClient(uri, uri).search_experiments(max_results=1)
+            with suppress(FileExistsError):
+                os.link(draft, path)
+    create_private_file(path)
 
 
 @contextmanager

@@ -15,11 +15,13 @@ from recsys.domain.fields import PATH_SEGMENTS, is_visible, normalize, visible
 from recsys.messages import InvalidValue, message
 
 _JSON_TYPE = "application/json"
-_ID_FIELDS = frozenset({"id", "subject", "item_id", "items", "session_id", "device_id", "request_id"})
+_ID_FIELDS = frozenset({"subject", "item_id", "items", "session_id", "device_id", "request_id"})
 
 
 def canonical(parsed: Mapping[str, Any]) -> dict[str, Any]:
     """Return a client's event without null attributes, with the plain content type and with normalized ids.
+
+    The id of the event itself stays as it is: CloudEvents compares it, together with the source, letter by letter.
 
     In CloudEvents, an attribute that is null is unset, and a content type may have parameters and any case.
     Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#22-type-system-mapping.
@@ -34,7 +36,7 @@ def canonical(parsed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _normal(field: str, value: Any) -> Any:
-    """Return the value of a field; ids are returned in Unicode's normal form C."""
+    """Return the value of a field; ids of viewers, items and so on in Unicode's normal form C."""
     if field not in _ID_FIELDS:
         return value
     if isinstance(value, list):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,3 +106,21 @@ def test_a_registry_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None
     (tmp_path / "mlflow.db").write_bytes(b"this is not a database" * 100)
     with pytest.raises(Unavailable, match=r"model registry at sqlite:///.*mlflow\.db"):
         Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
+
+
+def test_a_new_registry_appears_with_all_its_tables(tmp_path: Path) -> None:
+    """Serving opens the file as soon as it exists, and would migrate a part of the tables itself."""
+    file = tmp_path / "mlflow.db"
+
+    def tables() -> int:
+        with closing(sqlite3.connect(file)) as database:
+            return int(database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0])
+
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(Registry, f"sqlite:///{file}", tmp_path / "artifacts")
+        while not file.exists() and not opening.done():
+            time.sleep(0.001)
+        first = tables()
+        opening.result(60)
+    assert first == tables()
+    assert [path.name for path in tmp_path.iterdir() if "registry" in path.name] == []

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.faults.harness.api import ApiProcess, Sender, cloud_event
-from benchmarks.faults.harness.environment import SESSION_S, EnvironmentFactory
+from benchmarks.faults.harness.environment import SESSION_S, Environment, EnvironmentFactory
 from benchmarks.faults.harness.scenario import Scenario
 from benchmarks.faults.harness.traffic import make_events, to_records
 from benchmarks.faults.harness.worker_process import WorkerProcess, commits, wait_until
@@ -97,9 +97,9 @@ def event_log_disk_full(environments: EnvironmentFactory, kind: str, seed: int) 
             worker = stack.enter_context(closing(WorkerProcess(env).wait_ready()))
             scenario.send(to_records(make_events(rng, 100)))
             initial = scenario.wait_for_verdict()
-            commits_before = len(commits(env))
             filler = env.event_log / "filler"
             fill(filler)
+            commits_before = _settled_commits(env)
             scenario.send(to_records(make_events(rng, 500, start=100)))
             time.sleep(6.0)
             commits_during, truncated = len(commits(env)) - commits_before, scenario.verdict().truncated_files
@@ -121,6 +121,14 @@ def event_log_disk_full(environments: EnvironmentFactory, kind: str, seed: int) 
             initial.ok and verdict.ok and not commits_during and not truncated and alive,
         )
     ]
+
+
+def _settled_commits(env: Environment) -> int:
+    """Return the number of commits once there are no new ones: a step is committed after its states are written."""
+    count = -1
+    while count != (count := len(commits(env))):
+        time.sleep(1.0)
+    return count
 
 
 def fill(file: Path) -> None:

@@ -26,7 +26,7 @@ router = APIRouter(
         "event log. Messages that are still in the stream and not processed yet are not included."
     ),
     response_class=StreamingResponse,
-    responses=documented(401, 503),
+    responses=documented(401, 404, 503),
 )
 def export(viewer_id: str, viewers: Viewers) -> StreamingResponse:
     return StreamingResponse(viewers.export(normalize(viewer_id)), media_type="application/x-ndjson")
@@ -41,7 +41,7 @@ def export(viewer_id: str, viewers: Viewers) -> StreamingResponse:
         "the request again. Events that are not delivered to the stream yet remain in the spool until they are "
         "delivered, and delivered events remain there for up to a day; workers ignore both."
     ),
-    responses=documented(401, 429, 503),
+    responses=documented(401, 404, 429, 503),
 )
 def erase(viewer_id: str, viewers: Viewers) -> ErasureResult:
     return viewers.erase(normalize(viewer_id))
