@@ -25,6 +25,13 @@ class AuditCheckpoint:
         self.path = path
         self._failed = False
 
+    def seal(self) -> Seal | None:
+        """Return the stored seal; None if there is no file, or none that can be read."""
+        try:
+            return read_checkpoint(self.path) if self.path.exists() else None
+        except (OSError, InvalidInput, Unavailable):
+            return None
+
     def save(self, seal: Seal) -> None:
         """Store a seal, unless the file has the same or a newer one. A failure is logged, since the change is stored.
 

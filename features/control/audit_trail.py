@@ -117,19 +117,39 @@ def _is_of_another_key(connection: Connection, signer: AuditSigner) -> bool:
     return first is not None and first["hash"] != signer.entry(dict(first))
 
 
-def sign_unsigned(connection: Connection, signer: AuditSigner) -> None:
-    """Sign all entries of a trail that an older version wrote without a key."""
-    previous, last = "", 0
+def sign_unsigned(connection: Connection, signer: AuditSigner, checkpoint: Seal | None = None) -> None:
+    """Sign the entries of a trail that an older version wrote without a key.
+
+    checkpoint  the seal that was stored outside the database, if there is one
+
+    Entries from the first one on that is missing or does not match its SHA-256 chain stay as they are, so that `verify`
+    names it. The trail gets no seal if it contradicts a genuine checkpoint: it was signed before, and somebody removed
+    the signatures.
+    """
+    previous, plain, last = "", "", 0
+    is_sealed = checkpoint is None or not signer.is_genuine(checkpoint)
     for row in list(_rows(connection)):
+        if row["seq"] != last + 1 or row["previous"] != plain or row["hash"] != _unkeyed_hash(row):
+            break
+        plain, last = row["hash"], row["seq"]
         changed = {**row, "previous": previous}
-        previous, last = signer.entry(changed), row["seq"]
+        previous = signer.entry(changed)
+        is_sealed = is_sealed or (checkpoint is not None and (last, previous) == (checkpoint.seq, checkpoint.hash))
         connection.execute(
-            tables.audit.update()
-            .where(tables.audit.c.seq == row["seq"])
-            .values(previous=changed["previous"], hash=previous)
+            tables.audit.update().where(tables.audit.c.seq == last).values(previous=changed["previous"], hash=previous)
         )
-    if last:
+    if last and is_sealed:
         write_seal(connection, signer.seal(last, previous))
+
+
+def _unkeyed_hash(row: Mapping[str, Any]) -> str | None:
+    """Return the SHA-256 by which older versions chained entries; None for an entry that they cannot have written."""
+    try:
+        fields = [json.loads(row[name]) if name == "detail" else row[name] for name in _FIELDS]
+        text = json.dumps(fields, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+    except (ValueError, TypeError):
+        return None
 
 
 def read_seal(connection: Connection) -> Seal | None:
@@ -175,6 +195,8 @@ def _entry_fault(
 ) -> AuditFault | None:
     """Return the fault of an entry after the entry `last`, whose signature is `previous`."""
     seq = row["seq"]
+    if not isinstance(seq, int):  # SQLite columns can hold any type
+        return AuditFault(last + 1, "was not written by this service")
     if seq != last + 1:
         return AuditFault(min(seq, last + 1), "is missing" if seq > last else "was not written by this service")
     if not isinstance(row["hash"], str) or not hmac.compare_digest(_raw(row["hash"]), _raw(signer.entry(row))):

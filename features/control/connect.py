@@ -130,7 +130,8 @@ def migrate(database: Database) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
             _create_schema(connection)
-        config.attributes.update(connection=connection, signer=database.signer)
+        seal = database.checkpoint.seal() if database.checkpoint else None
+        config.attributes.update(connection=connection, signer=database.signer, checkpoint=seal)
         command.upgrade(config, "head")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from features.checksum import decode_sealed, seal
+from features.checksum import decode_sealed, decode_stored, seal
 from features.state.keys import ERASURES
 from features.state.online.port import OnlineStore
 from features.state.votes import LoggedEvent
@@ -118,7 +118,7 @@ class ErasureList:
         for key, raw in online.scan(ERASURES):
             hash_ = key.removeprefix(ERASURES)
             try:
-                stored[hash_] = decode_sealed(raw, _decode)
+                stored[hash_] = _read_one(raw)
             except DamagedData as error:
                 logger.error("online store: the copy of an erasure, %s, is damaged and written again: %s", key, error)
                 if hash_ not in local:
@@ -137,6 +137,11 @@ def _encode(erasure: Erasure) -> bytes:
     return seal(msgspec.json.encode(erasure))
 
 
+def _read_one(raw: bytes) -> Erasure:
+    """Return an erasure, which older versions stored without a checksum. Raises DamagedData."""
+    return decode_stored(raw, _decode) if raw[:1] == b"{" else decode_sealed(raw, _decode)
+
+
 def _read(lines: bytes) -> tuple[dict[str, float], dict[str, float]]:
     """Return the latest erasure time of each hash, and the same for erasures with data.
 
@@ -146,7 +151,7 @@ def _read(lines: bytes) -> tuple[dict[str, float], dict[str, float]]:
     with_data: dict[str, float] = {}
     for line in filter(None, lines.split(b"\n")):
         try:
-            erasure = decode_sealed(line, _decode)
+            erasure = _read_one(line)
         except DamagedData:
             continue
         for times in (erased, with_data) if erasure.had_data else (erased,):

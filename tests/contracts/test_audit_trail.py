@@ -207,20 +207,68 @@ def test_a_host_with_another_key_writes_nothing(control_url: str, trail: Connect
     assert len(rows_of(trail)) == ENTRIES
 
 
-def test_a_trail_without_signatures_is_signed_by_the_migration(control_url: str, trail: Connection) -> None:
-    store(trail, signed_again(rows_of(trail), 0, None))
-    trail.commit()
+def remove_signatures(connection: Connection, rows: Sequence[Row]) -> list[Row]:
+    """Store the rows as an older version did, in a database of its schema: chained by SHA-256 without a key."""
+    chained: list[Row] = []
+    for row in rows:
+        unkeyed = row | {"previous": chained[-1]["hash"] if chained else ""}
+        fields = [unkeyed[name] for name in ("seq", "at", "actor", "action", "subject", "detail", "previous")]
+        fields[5] = json.loads(row["detail"])
+        canonical = json.dumps(fields, sort_keys=True, ensure_ascii=False)
+        chained.append(unkeyed | {"hash": hashlib.sha256(canonical.encode()).hexdigest()})
+    store(connection, chained)
+    connection.commit()
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["connection"] = trail
+    config.attributes["connection"] = connection
     command.downgrade(config, "0003")
-    trail.execute(text("DROP TABLE audit_seal"))
-    trail.execute(text("UPDATE alembic_version SET version_num = '0002'"))
-    trail.commit()
+    connection.execute(text("DROP TABLE audit_seal"))
+    connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+    connection.commit()
+    return chained
+
+
+def test_a_trail_without_signatures_is_signed_by_the_migration(control_url: str, trail: Connection) -> None:
+    remove_signatures(trail, rows_of(trail))
     plane = open_control(control_url, KEY, lambda: AT)
     assert plane.verify_audit() == (ENTRIES, None)
     plane.put_outlet("cn", {"en": "New"}, "editor")
     assert plane.verify_audit() == (ENTRIES + 1, None)
+    plane.close()
+
+
+@pytest.mark.parametrize("bad", [1, 2, ENTRIES])
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_the_migration_does_not_sign_what_was_manipulated_before(
+    control_url: str, trail: Connection, bad: int, is_removed: bool
+) -> None:
+    changed = remove_signatures(trail, rows_of(trail))
+    changed[bad - 1 : bad] = [] if is_removed else [changed[bad - 1] | {"actor": "mallory"}]
+    store(trail, changed)
+    trail.commit()
+    plane = open_control(control_url, KEY, lambda: AT)
+    for n in range(2):
+        fault = plane.verify_audit()[1]
+        if is_removed and bad == ENTRIES and not n:
+            assert fault is None  # a chain without a seal cannot show that its end was removed
+            break
+        assert fault is not None
+        assert fault.seq == bad
+        plane.put_outlet("cn", {"en": "New"}, "editor")
+    plane.close()
+
+
+def test_signatures_cannot_be_replaced_by_a_migration(control_url: str, trail: Connection, tmp_path: Path) -> None:
+    """Somebody rewrites the trail and lets the database look as if an older version had written it."""
+    checkpoint, seal = AuditCheckpoint(tmp_path / "checkpoint"), audit_trail.read_seal(trail)
+    assert seal is not None
+    checkpoint.save(seal)
+    original = rows_of(trail)
+    remove_signatures(trail, [original[0] | {"actor": "mallory"}, *original[1:]])
+    plane = open_control(control_url, KEY, lambda: AT, checkpoint)
+    for _ in range(2):
+        assert plane.verify_audit()[1] is not None
+        plane.put_outlet("cn", {"en": "New"}, "editor")
     plane.close()
 
 
@@ -266,6 +314,22 @@ def test_values_that_sqlite_cannot_decode_are_named(tmp_path: Path, column: str,
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE audit SET {column} = {value} WHERE seq = 2"))
+    engine.dispose()
+    fault = plane.verify_audit()[1]
+    plane.close()
+    assert fault is not None
+    assert fault.seq == 2
+
+
+@pytest.mark.parametrize("number", ["'x'", "2.5", "X'02'"])
+def test_a_number_of_another_type_is_named(tmp_path: Path, number: str) -> None:
+    url = f"sqlite:///{tmp_path}/control.db"
+    plane = open_control(url, KEY, lambda: AT)
+    for n in range(3):
+        plane.put_outlet("cn", {"en": f"Name {n}"}, "editor")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE audit SET seq = {number} WHERE seq = 2"))
     engine.dispose()
     fault = plane.verify_audit()[1]
     plane.close()

@@ -18,7 +18,13 @@ from features.checksum import seal, unseal
 from features.events.stream import sqlite_claim, sqlite_retention
 from features.events.stream.partitioner import has_shrunk, partition_of
 from features.events.stream.port import Backlog, Message, Record, Retention, ValueFilter
-from features.events.stream.sqlite_checksums import DELETED_KEY, commit_checksum, committed_offsets, message_checksum
+from features.events.stream.sqlite_checksums import (
+    DELETED_KEY,
+    add_checksums,
+    commit_checksum,
+    committed_offsets,
+    message_checksum,
+)
 from features.events.stream.sqlite_claim import GroupClaim
 from features.events.stream.sqlite_retention import PRESENT_CONDITION, TIME_INDEX_INTERVAL_S
 from features.sqlite import damage_line, map_sqlite_errors, open_database, transaction
@@ -65,6 +71,8 @@ class SqliteStream:
         self._path, self._partitions, self._clock, self._session_s = path, partitions, clock, session_s
         self._lock = threading.Lock()
         self._db = open_database(path, _SCHEMA, _BUSY_TIMEOUT_S, _KIND)
+        with map_sqlite_errors(path, _KIND):
+            add_checksums(self._db)
         self._partition_counts: dict[str, int] = {}
         self._indexed_at: dict[tuple[str, int], float] = {}  # when the write time was last indexed
 

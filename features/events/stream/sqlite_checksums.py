@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from zlib import crc32
 
-from features.sqlite import MAX_FAULTS
+from features.checksum import seal
+from features.sqlite import MAX_FAULTS, transaction
 
 DELETED_KEY = "\0gone"
 """The key of tombstones, whose checksum means nothing."""
@@ -31,9 +32,35 @@ def committed_offsets(db: sqlite3.Connection, topic: str, group: str) -> dict[in
     }
 
 
+def add_checksums(db: sqlite3.Connection) -> None:
+    """Add checksums to a file that an older version wrote without them. Raises sqlite3.Error."""
+    if _has_checksums(db):
+        return
+    db.create_function("message_checksum", 5, message_checksum, deterministic=True)
+    db.create_function("commit_checksum", 4, commit_checksum, deterministic=True)
+    db.create_function("seal", 1, lambda text: seal(text.encode()).decode(), deterministic=True)
+    with transaction(db):
+        if _has_checksums(db):
+            return  # another process was faster
+        for table in ("message", "done"):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
+        db.execute('UPDATE message SET checksum = message_checksum(topic, partition, "offset", key, value)')
+        db.execute('UPDATE done SET checksum = commit_checksum(topic, consumers, partition, "offset")')
+        db.execute("UPDATE identity SET id = seal(id)")
+
+
+def _has_checksums(db: sqlite3.Connection) -> bool:
+    return any(row[1] == "checksum" for row in db.execute("PRAGMA table_info(message)"))
+
+
 def find_damaged_rows(db: sqlite3.Connection) -> list[str]:
-    """Return a line for each damaged message or commit, at most `MAX_FAULTS`. Raises sqlite3.Error."""
+    """Return a line for each damaged message or commit, at most `MAX_FAULTS`. Raises sqlite3.Error.
+
+    A file that an older version wrote without checksums has none.
+    """
     faults: list[str] = []
+    if not _has_checksums(db):
+        return faults
     sql = """SELECT topic, partition, "offset", coalesce(CAST(key AS TEXT), ''), coalesce(CAST(value AS BLOB), x''),
              checksum FROM message"""
     for topic, partition, offset, key, value, checksum in db.execute(sql):

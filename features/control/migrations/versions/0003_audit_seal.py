@@ -22,7 +22,8 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(64), nullable=False),
         sa.Column("signature", sa.String(64), nullable=False),
     )
-    sign_unsigned(op.get_bind(), context.config.attributes["signer"])
+    attributes = context.config.attributes
+    sign_unsigned(op.get_bind(), attributes["signer"], attributes["checkpoint"])
 
 
 def downgrade() -> None:
