@@ -63,7 +63,7 @@ def parse_item(raw: object, path: str) -> Item:
         findings = [Finding(".".join(filter(None, (path, finding.where))), finding.text) for finding in exceeded]
         raise ItemError("item too large", findings)
     try:
-        return Item.model_validate(raw, strict=False)
+        return Item.model_validate(raw)
     except ValidationError as error:
         if (problems := error.error_count()) > FINDINGS_MAX:  # listing them takes longer than finding them
             finding = Finding(path, message("findings_too_many", problems=problems))

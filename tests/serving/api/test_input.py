@@ -183,6 +183,18 @@ def test_no_field_of_a_body_converts_a_value() -> None:
                         assert same or isinstance(b, datetime | StrEnum), f"{model.__name__}.{name}: {a!r} -> {b!r}"
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("duration_s", "12"), ("duration_s", True), ("age_rating", 12.0), ("age_rating", False), ("axes", {"a": "0.5"}),
+     ("axes", {"a": True}), ("published_at", 20991231), ("rights", [{"start": "20991231"}])],
+)  # fmt: skip
+def test_no_field_of_an_item_that_is_sent_converts_a_value(shared, field: str, value: object) -> None:
+    """The reader of a batch validates items as strictly as `Item` does."""
+    answer = shared.http.post("/v1/items", json=[ITEM, {**ITEM, "id": "broken-2", field: value}])
+    assert [result["status"] for result in answer.json()["results"]] == ["accepted", "refused"], answer.text
+    assert answer.json()["results"][1]["findings"][0]["where"].startswith(f"items[1].{field}")
+
+
 def leaves(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [leaf for member in value.values() for leaf in leaves(member)]
@@ -193,6 +205,14 @@ def leaves(value: Any) -> list[Any]:
 def test_a_number_in_the_query_is_written_in_digits(shared, value: str) -> None:
     answer = shared.http.get("/v1/items", params={"page_size": value})
     assert (answer.status_code, answer.json()["findings"][0]["where"]) == (422, "query.page_size")
+
+
+@pytest.mark.parametrize("broken", ["%C1%D6", "a%ff", "%ED%A0%BD"])
+def test_a_query_that_is_not_utf8_is_refused(shared, broken: str) -> None:
+    answer = shared.http.post(
+        f"/v1/policies/cn/draft?author={broken}", content="outlet: cn", headers={"content-type": "application/yaml"}
+    )
+    assert (answer.status_code, answer.json()["findings"][0]["where"]) == (422, "query.author")
 
 
 END = "2099-01-01T00:00:00Z"
