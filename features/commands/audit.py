@@ -73,6 +73,6 @@ def verify(
     if not last:
         print("audit trail is empty")
         return 0
-    covered = f", checkpoint {file} at entry {seal.seq:,}" if seal else ""
+    covered = f", checkpoint {file} at entry {seal.seq:,}" if seal else f"; there is no checkpoint file {file}"
     print(f"audit trail intact: {entries:,} entries, last hash {last[0].hash}{covered}")
     return 0
