@@ -34,7 +34,7 @@ TEXTS: Mapping[str, str] = {
     "target_cannot_deliver": "cannot deliver: expected {expected:percent}, the price is at its limit",
     "target_cannot_deliver_last_resort": "cannot deliver: expected {expected:percent}, the price is at its limit; "
     "the last resort is in force",
-    "target_price_at_limit": "on course, but the price is at its limit of {price} play equivalents",
+    "target_price_at_limit": "on course, but the price is at its limit",
     "target_behind": "behind: {lag:percent1} of the amount behind its plan{so_far}",
     "target_ahead": "ahead: {lag:percent1} of the amount ahead of its plan{so_far}",
     "target_above_plan": "above its plan by {lag:percent1} of the amount{so_far}",

@@ -83,7 +83,7 @@ def describe(delivery: DeliveryStatus) -> Message:
     if word == "cannot deliver":
         return _missed(s)
     if word == "price at limit":
-        return message("target_price_at_limit", price=s.price_limit)
+        return message("target_price_at_limit")
     if word in ("behind", "ahead"):
         return _off_plan(s)
     if s.share is not None and s.share_so_far is not None:

@@ -96,7 +96,7 @@ class DeliveryStatus:
 
     amount, delivered, planned   attention due by the deadline, delivered so far, and planned so far
     progress                     part of the window's traffic that is served
-    price, price_limit           play equivalents per unit of attention
+    price, price_limit           per unit of attention, in the unit of `ActivePrices.price`
     outlook                      projected delivery at the deadline
     counter_lag_s                       delay of the counters in seconds
     silent_s                     seconds since the counters last moved

@@ -1,6 +1,6 @@
 // Charts of an exposure target: planned and delivered attention, the forecast, and the price.
 
-import { amount, compact, equivalents, h, i18n, percent, svg, time } from "./core.js";
+import { amount, compact, h, i18n, percent, svg, targetPrice, time } from "./core.js";
 
 const MARGIN_LEFT = 64, MARGIN_RIGHT = 14, MARGIN_TOP = 12, MARGIN_BOTTOM = 24;
 
@@ -24,7 +24,7 @@ export function courseChart(target, width) {
     line("goal", [[plot.x(from), plot.y(target.amount)], [plot.x(to), plot.y(target.amount)]]), ...cone,
     line("planned", [start, ...series("planned")]), line("delivered", [start, ...series("delivered")]),
     svg("circle", { class: "delivered", cx: last[0], cy: last[1], r: 3.5 }),
-  ], [["planned", "planned"], ["delivered", "delivered"], ...(hasForecast ? [["foreseen", "forecast"]] : []), ["goal", "amount"]], readout(course, plot, amount));
+  ], [["planned", "planned"], ["delivered", "delivered"], ...(hasForecast ? [["foreseen", "forecast"]] : []), ["goal", "amount"]], readout(target, plot, amount));
 }
 
 /** Draw the price over time, with its maximum. */
@@ -34,11 +34,12 @@ export function priceChart(target, width) {
   const points = [...target.course.map((point) => [Date.parse(point.at), point.price]), [now, target.price]];
   const highest = Math.max(...points.map(([, price]) => price), 1e-3);
   const showsLimit = highest > target.max_price / 3; // a far higher maximum would flatten the curve
-  const plot = frame(width, 150, [from, to], [0, (showsLimit ? Math.max(highest, target.max_price) : highest) * 1.1], compact);
+  const tick = target.price_unit === "item utility" ? (value) => percent(value, 0) : compact;
+  const plot = frame(width, 150, [from, to], [0, (showsLimit ? Math.max(highest, target.max_price) : highest) * 1.1], tick);
   const limit = showsLimit ? [line("goal", [[plot.x(from), plot.y(target.max_price)], [plot.x(to), plot.y(target.max_price)]])] : [];
-  const current = `${equivalents(target.price)} ${i18n.label("play_equivalents")}`;
+  const current = targetPrice(target, target.price);
   return figure("price_course", current, plot, [...limit, line("price", points.map(([at, price]) => [plot.x(at), plot.y(price)]))],
-    [["price", "price"], ...(showsLimit ? [["goal", "max_price"]] : [])]);
+    [["price", "target_price"], ...(showsLimit ? [["goal", "max_price"]] : [])]);
 }
 
 /** Draw the axes: time and amount, with a few evenly spaced ticks on each. */
@@ -80,10 +81,11 @@ function figure(label, description, { width, height, axes }, shapes, legend, rea
 }
 
 /** Return a function that describes the recorded point nearest to a horizontal offset on the chart. */
-const readout = (course, { x }, format) => (offsetX) => {
+const readout = (target, { x }, format) => (offsetX) => {
+  const { course } = target;
   if (!course.length) return "";
   const distance = (point) => Math.abs(x(Date.parse(point.at)) - offsetX);
   const near = course.reduce((best, point) => (distance(point) < distance(best) ? point : best));
   const share = near.planned > 0 ? ` (${percent(near.delivered / near.planned)})` : "";
-  return `${time(near.at)} · ${i18n.label("planned")} ${format(near.planned)} · ${i18n.label("delivered")} ${format(near.delivered)}${share} · ${i18n.label("price")} ${equivalents(near.price)}`;
+  return `${time(near.at)} · ${i18n.label("planned")} ${format(near.planned)} · ${i18n.label("delivered")} ${format(near.delivered)}${share} · ${i18n.label("target_price")} ${targetPrice(target, near.price)}`;
 };

@@ -165,6 +165,10 @@ export function equivalents(value, digits = 3) {
   return Math.abs(figure) < 10 ** -digits / 2 ? "≈ 0" : number(figure, digits);
 }
 
+/** Format a price of a target with its unit: in play equivalents, or as a part of the utility of an item. */
+export const targetPrice = (target, value, digits = 3) => (target.price_unit === "item utility"
+  ? `${percent(value)} ${i18n.label("of_item_utility")}` : `${equivalents(value, digits)} ${i18n.label("play_equivalents")}`);
+
 /** Format an amount of play equivalents with its sign. */
 export const signedEquivalents = (value) => `${equivalents(value).startsWith("≈") || value <= 0 ? "" : "+"}${equivalents(value)}`;
 

@@ -1,7 +1,7 @@
 // Exposure targets: their status, the charts of the selected target, and its actions (pause, resume, amount, stop).
 
 import {
-  $, amount, api, ask, equivalents, fetchAll, field, guarded, h, i18n, notice, number, outlet, percent, pill, svg, table, tile, time, timeWithOffset,
+  $, amount, api, ask, fetchAll, field, guarded, h, i18n, notice, number, outlet, percent, pill, svg, table, targetPrice, tile, time, timeWithOffset,
 } from "./core.js";
 import { courseChart, priceChart } from "./charts.js";
 
@@ -42,17 +42,12 @@ function list() {
     h("td", { class: "bar" }, progress(target), h("small", { class: "number" }, `${percent(part(target.delivered, target))} / ${percent(part(target.planned, target))}`)),
     h("td", { class: "number" }, required(target)),
     h("td", { class: "number" }, forecast(target), h("small", {}, interval(target))),
-    h("td", { class: "number" }, price(target, target.price), h("small", {}, i18n.label("at_most", { amount: price(target, target.max_price, 2) }))),
+    h("td", { class: "number" }, targetPrice(target, target.price), h("small", {}, i18n.label("at_most", { amount: targetPrice(target, target.max_price, 2) }))),
     h("td", { class: "number" }, timeWithOffset(target.until)),
   ));
-  const heads = ["target", "status", "delivered_planned", "amount", "forecast", "price", "deadline"].map((head) => i18n.label(head));
+  const heads = ["target", "status", "delivered_planned", "amount", "forecast", "target_price", "deadline"].map((head) => i18n.label(head));
   $("targets").replaceChildren(table(heads, rows));
 }
-
-/** Format a price: in play equivalents, or as a part of the utility of an item. */
-const price = (target, value, digits = 3) => (
-  target.price_unit === "item utility" ? `${percent(value)} ${i18n.label("of_item_utility")}` : equivalents(value, digits)
-);
 
 async function select(target) {
   selectedKey = keyOf(target);
@@ -96,7 +91,7 @@ function figures() {
     [`${amount(selected.delivered)} / ${amount(selected.amount)}`, i18n.label("delivered_of"), `${amount(selected.planned)} ${i18n.label("planned_by_now")}`],
     [forecast(selected), i18n.label("forecast_at_deadline"), interval(selected) ? `${interval(selected)} ${i18n.label("nine_of_ten")}` : ""],
     [interval(selected) ? amount(selected.forecast.at_risk) : "–", i18n.label("at_risk")],
-    [price(selected, selected.price), i18n.label("price_now"), i18n.label("at_most", { amount: price(selected, selected.max_price, 2) })],
+    [targetPrice(selected, selected.price), i18n.label("price_now"), i18n.label("at_most", { amount: targetPrice(selected, selected.max_price, 2) })],
     [percent(selected.pacing_error), i18n.label("pacing_error")],
     [percent(selected.progress), i18n.label("traffic_served"), `${time(selected.since)} → ${timeWithOffset(selected.until)}`],
     ...(selected.last_resort ? [[i18n.label("in_force"), i18n.label("last_resort")]] : []),

@@ -159,7 +159,7 @@ def test_a_page_shows_outlet_names_and_times_instead_of_ids(output: Any) -> None
     assert "play 1 · complete 0.5 · like 2 · dislike −3" in output["page"]["summary"], (
         "the action weights of the model in service"
     )
-    assert "utility ≈ 0 · p(play) 0.050 · weights +0.004" in output["page"]["with"]
+    assert "utility ≈ 0 · p(play) 0.050 · weights and targets +0.004" in output["page"]["with"]
     assert "similar to gone" in output["page"]["with"], "a withdrawn item is shown by its id"
 
 
