@@ -35,6 +35,7 @@ TEXTS: Mapping[str, str] = {
     "query_beside_json": "{name} belongs in the JSON body; it is read from the query only for a policy sent as YAML",
     "nothing": "none",
     "token_required": "this needs the editors' token: Authorization: Bearer ...",
+    "token_wrong": "the Authorization header has not the editors' token; omit it if the request needs none",
     "token_not_set": "this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN",
     "audit_key_differs": "another key signed the audit trail: set MAINSTAY_AUDIT_KEY to the same key on every host",
     "service_failed": "internal error of the service; see its log for the cause",

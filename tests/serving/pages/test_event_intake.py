@@ -220,6 +220,7 @@ def test_writes_need_the_admin_token_when_one_is_set(serve, item) -> None:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
             answer = service.http.post("/v1/items", json=[item(1)], headers=headers)
             assert answer.status_code == 401
+            assert answer.json()["code"] == ("token_wrong" if headers else "token_required")
             assert answer.json()["type"] == "urn:mainstay:problem:unauthorised"
         headers = {"Authorization": "Bearer s3cret", "X-Author": "importer"}
         assert service.http.post("/v1/items", json=[item(1)], headers=headers).status_code == 200
