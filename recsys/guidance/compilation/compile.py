@@ -106,7 +106,7 @@ class CompiledPolicy:
         catalog_showable  returns the [catalog] mask of showable items, for rows that were retrieved: blocks are relaxed
                           only if the catalog is short of items, not if retrieval supplied too few
         """
-        if not self._has_blocks or not query.guided:
+        if not self._has_blocks or not query.guided or not len(rows):
             return np.zeros(len(rows), np.bool_)
         return excluded(self, [o for _, o in self._active(query)], rows, query, showable, need, catalog_showable)
 
