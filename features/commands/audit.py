@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 from features.commands.flags import command_group, with_settings
 from features.commands.output import fail, rfc3339
 from features.settings import Settings
+from recsys.domain.errors import InvalidInput
 
 FLAGS = ("home", "control", "audit_key", "audit_checkpoint")
 
@@ -63,11 +64,14 @@ def verify(
     file = checkpoint or checkpoint_of(settings).path
     seal = read_checkpoint(file) if checkpoint or file.exists() else None
     has_key = bool(settings.audit_key) or (Path(settings.home) / AUDIT_KEY_FILE).exists()
+    hint = f"; there was no {AUDIT_KEY_FILE} in {settings.home}: set audit_key if the trail has another key"
     with closing(open_control_of(settings)) as control:
         last = control.audit(limit=1, newest_first=True)
-        entries, fault = control.verify_audit(seal)
+        try:
+            entries, fault = control.verify_audit(seal)
+        except InvalidInput as error:  # the checkpoint
+            return fail("audit", str(error) if has_key else f"{error}{hint}")
     if fault is not None:
-        hint = f"; there was no {AUDIT_KEY_FILE} in {settings.home}: set audit_key if the trail has another key"
         text = f"the audit trail breaks at entry {fault.seq}, which {fault.reason}"
         return fail("audit", text if has_key else text + hint)
     if not last:

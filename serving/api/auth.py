@@ -25,7 +25,8 @@ def check_editor(request: Request) -> None:
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
     is_sent = hmac.compare_digest(sent.strip().encode(), token.encode())  # the token is ASCII, see `Settings`
     if scheme.lower() != "bearer" or not is_sent:
-        raise Unauthorised(message("token_wrong" if "authorization" in request.headers else "token_required"))
+        has_header = "authorization" in request.headers
+        raise Unauthorised(message("token_wrong") if has_header else message("token_required"))
 
 
 async def _sends_token(request: Request, credentials: Credentials) -> bool:

@@ -19,6 +19,7 @@ from features.events.schema import IMPLIED_ACTIONS, LATEST, MAX_BYTES, Trust, Vi
 from features.state.fold import deduplicate_and_fold
 from features.state.votes import LoggedEvent
 from recsys.domain.errors import EventError
+from recsys.domain.fields import is_visible
 from recsys.domain.placement import Screen
 from recsys.domain.types import ACTIONS
 from recsys.domain.viewer import ViewerState
@@ -239,7 +240,7 @@ def test_valid_events_with_any_extension_take_the_fast_path(monkeypatch: pytest.
 @given(
     st.lists(
         st.tuples(
-            st.text(min_size=1, max_size=30)
+            st.text(min_size=1, max_size=30).filter(is_visible)
             | st.sampled_from(["/apps/tv", "/apps/mobile", "a", "a#b", "x" * 199, "x" * 200, "x" * 400]),
             names | st.sampled_from(["e1", "b#c", "c", "i" * 199, "i" * 200]),
         ),
